@@ -37,6 +37,7 @@ from tests.support.waiting import PATIENCE
 
 QUICK: dict[str, Any] = {"quiet": 0.01, "poll": 0.01}
 POINTS = ["before the upload", "after the upload", "before the batch was created", "after the batch was created", "after the download"]
+over_forms = pytest.mark.parametrize("form", FORMS)
 PRICE = {"input": 1.0, "output": 1_000_000.0}
 
 
@@ -130,8 +131,9 @@ def test_the_requests_are_those_of_openais_own_client(tmp_path: Path) -> None:
     assert server.orders[1] == {**server.orders[0], "input_file_id": file.id}
 
 
-def test_one_remaining_call_is_a_batch_of_its_own(tmp_path: Path) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_one_remaining_call_is_a_batch_of_its_own(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         assert texts(asked(open_client(tmp_path, server), calls(1))) == expected(1)
     assert server.asked.total() == 1
 
@@ -196,19 +198,21 @@ def test_every_call_is_answered_once_whatever_fails(tmp_path: Path, form: str, k
     assert len(server.replied) == 30
 
 
-def test_a_call_that_fails_in_every_batch_fails_and_the_others_do_not(tmp_path: Path) -> None:
+@over_forms
+def test_a_call_that_fails_in_every_batch_fails_and_the_others_do_not(tmp_path: Path, form: str) -> None:
     def fussy(body: dict[str, Any]) -> str:
         return "" if body["messages"][0]["content"] == "case 1" else answer(body)
 
-    with BatchEndpoint(fussy) as server:
+    with BatchEndpoint(fussy, form=form) as server:
         replies = asked(open_client(tmp_path, server), calls(3))
     assert isinstance(replies[1], CallFailed)
     assert texts([replies[0], replies[2]]) == ["re: case 0", "re: case 2"]
     assert server.billed[calls(3)[1].key] == 3, "batch.attempts"
 
 
-def test_a_batch_that_is_cancelled_by_hand_keeps_its_answers_and_the_rest_is_sent_again(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_batch_that_is_cancelled_by_hand_keeps_its_answers_and_the_rest_is_sent_again(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server)
 
         async def main() -> list[Reply | BaseException]:
@@ -224,7 +228,7 @@ def test_a_batch_that_is_cancelled_by_hand_keeps_its_answers_and_the_rest_is_sen
                 client.ledger.close()
 
         assert texts(asyncio.run(main())) == expected(6)
-    assert [len(data.splitlines()) for data in server.uploaded] == [6, 5]
+    assert [len(data.splitlines()) for data in server.uploaded] == [6, 6 if form == "gemini" else 5]
     assert set(server.replied.values()) == {1}
 
 
@@ -252,11 +256,13 @@ def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_p
         client.ledger.close()
 
 
-def test_a_provider_that_does_not_answer_stops_the_run_after_the_outage(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, batch_faults=BatchFaults(upload_500=1.0)) as server:
+@over_forms
+def test_a_provider_that_does_not_answer_stops_the_run_after_the_outage(tmp_path: Path, form: str) -> None:
+    faults = BatchFaults(poll_500=1.0) if form == "anthropic" else BatchFaults(upload_500=1.0)
+    with BatchEndpoint(answer, form=form, batch_faults=faults) as server:
         replies = asked(open_client(tmp_path, server, batch={"outage": 0.05}), calls(2))
     assert all(isinstance(reply, EndpointDown) for reply in replies)
-    with BatchEndpoint(answer) as again:  # the same command, once it answers
+    with BatchEndpoint(answer, form=form) as again:  # the same command, once it answers
         record = next((tmp_path / "batches").glob("*.json"))
         record.write_text(record.read_text().replace(server.base_url, again.base_url))
         assert texts(asked(open_client(tmp_path, again), calls(2))) == expected(2)
@@ -290,8 +296,9 @@ def test_a_batch_whose_collection_fails_stays_reserved_and_is_collected_later(
     assert set(server.asked.values()) == {1}
 
 
-def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server, budget=1000.0, price=PRICE, batch={"price_factor": 0.5})
         replies = stopped(client, calls(4), lambda: any("(0 of 4 done)" in line for line in client.batches()) and bool(server.batches))
         assert all(isinstance(reply, RunStopped) for reply in replies)
@@ -310,8 +317,9 @@ def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: P
             assert ledger.spent_usd() == pytest.approx(4 * 3 * 0.5, abs=0.1), "three tokens a reply, at half price"
 
 
-def test_a_resume_fits_into_a_budget_that_the_batch_has_used_up(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_resume_fits_into_a_budget_that_the_batch_has_used_up(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server, budget=17.0, price=PRICE)
         stopped(client, calls(4), lambda: bool(server.batches))
         server.running = False
@@ -319,8 +327,9 @@ def test_a_resume_fits_into_a_budget_that_the_batch_has_used_up(tmp_path: Path) 
     assert set(server.replied.values()) == {1}
 
 
-def test_calls_without_money_wait_for_the_batch_that_has_it(tmp_path: Path) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_calls_without_money_wait_for_the_batch_that_has_it(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         # Room for two calls of at most 4 dollars; replies cost 3.
         assert texts(asked(open_client(tmp_path, server, budget=9.5, price=PRICE), calls(2))) == expected(2)
         replies = asked(open_client(tmp_path, server, budget=12.5, price=PRICE), calls(4))
@@ -329,8 +338,9 @@ def test_calls_without_money_wait_for_the_batch_that_has_it(tmp_path: Path) -> N
     assert [len(data.splitlines()) for data in server.uploaded] == [2, 1]
 
 
-def test_results_on_disk_are_used_by_the_call_that_asks_for_them_later(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_results_on_disk_are_used_by_the_call_that_asks_for_them_later(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server)
         stopped(client, calls(4), lambda: bool(server.batches))
         server.running = False
@@ -341,8 +351,9 @@ def test_results_on_disk_are_used_by_the_call_that_asks_for_them_later(tmp_path:
     assert not list((tmp_path / "batches").iterdir())
 
 
-def test_a_model_with_an_open_batch_is_not_asked_live(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_model_with_an_open_batch_is_not_asked_live(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         stopped(open_client(tmp_path, server), calls(2), lambda: bool(server.batches))
         values = {"provider": "openai", "base_url": server.base_url, "model": "m"}
         live = OpenAIProvider().build("m", OpenAIModel.model_validate(values), BuildContext(PictureStore()))
@@ -409,7 +420,7 @@ asked(client, calls(6))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("form", FORMS)
+@over_forms
 def test_a_process_that_is_killed_pays_for_no_call_twice(tmp_path: Path, form: str, point: str) -> None:
     with BatchEndpoint(answer, form=form) as server:
         root = Path(__file__).parents[2]
@@ -466,10 +477,11 @@ def test_a_folder_that_cannot_be_written_stops_the_run_with_its_name(tmp_path: P
     assert not server.uploaded
 
 
+@over_forms
 def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves_that_to_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         with_an_open_batch(tmp_path, server)
         client = open_client(tmp_path, server)
         queue = client.endpoints["m"].batch
@@ -482,10 +494,10 @@ def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves
         monkeypatch.setattr(queue.service, "discard", stop)
         monkeypatch.setattr(batch, "_DISCARD_AT_END", 0.05)
         asked(client, calls(2))
-        assert len(server.files) == 2, "requests and answers, with the texts of patients"
+        assert len(server.files) == (1 if form == "anthropic" else 2), "requests and answers, with the texts of patients"
         (record,) = read_open_batches(tmp_path)
         assert record.ended == "completed"
-        server.files.pop("file-0")  # the stopped process was half through
+        server.files.popitem()  # the stopped process was half through
         asked(open_client(tmp_path, server), [])
         assert not server.files
         assert read_open_batches(tmp_path), "its results are still needed"
@@ -494,19 +506,21 @@ def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves
     assert len(server.batches) == 1
 
 
-def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         server.delete_status = 500
         assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
-        assert "the files of batch batch_0 of model 'm' could not be deleted at the provider" in caplog.text
+        assert f"the files of batch {next(iter(server.batches))} of model 'm' could not be deleted at the provider" in caplog.text
         server.delete_status = 200
         asked(open_client(tmp_path, server), [])
         assert not server.files
         assert not list((tmp_path / "batches").iterdir())
 
 
-def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         server.delete_status = 405
         assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
     assert caplog.text.count("delete them on its page") == 1
@@ -516,7 +530,7 @@ def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, caplo
 def with_an_open_batch(folder: Path, server: BatchEndpoint, **options: Any) -> None:
     """Stop a run once the provider has its batch of two calls."""
     client = open_client(folder, server, **options)
-    stopped(client, calls(2), lambda: any('"batch_id": "batch_0"' in p.read_text() for p in folder.glob("batches/*.json")))
+    stopped(client, calls(2), lambda: any('batch_0"' in p.read_text() for p in folder.glob("batches/*.json")))
     server.running = False
 
 
@@ -533,14 +547,16 @@ def test_a_full_disk_during_the_download_is_reported_as_such(tmp_path: Path) -> 
     assert not any(isinstance(reply, Reply) for reply in replies)
 
 
-def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
-        server.batches["gone"] = server.batches.pop("batch_0") | {"id": "gone"}
+        name = next(iter(server.batches))
+        server.batches["gone"] = server.batches.pop(name) | {"id": "gone"}
         client = open_client(tmp_path, server, budget=100.0, price=PRICE)
         assert texts(asked(client, calls(2))) == expected(2)
     assert len(server.uploaded) == 2
-    assert "batch batch_0 of model 'm' was deleted" in caplog.text
+    assert f"batch {name} of model 'm' was deleted" in caplog.text
     assert "count as possibly spent" in caplog.text
     with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.possibly_spent_usd() == pytest.approx(8.0, abs=0.1)
@@ -556,8 +572,9 @@ def test_a_batch_that_the_provider_lists_is_waited_for_although_it_is_not_found(
     assert len(server.uploaded) == 1
 
 
-def test_a_batch_is_not_deleted_because_the_address_answers_nothing_but_404(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_batch_is_not_deleted_because_the_address_answers_nothing_but_404(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
         server.not_found = 1000
         server.lists = False
@@ -615,11 +632,12 @@ def test_a_folder_of_files_is_relative_to_the_configuration(tmp_path: Path) -> N
     assert model.batches.files == str(tmp_path / "out")
 
 
-def test_money_for_calls_that_a_killed_process_had_not_sent_is_free_again(tmp_path: Path) -> None:
+@over_forms
+def test_money_for_calls_that_a_killed_process_had_not_sent_is_free_again(tmp_path: Path, form: str) -> None:
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin_attempt(a_call("case 0", max_tokens=4), 4.0, QUEUED)
         assert ledger.spent_usd() == 4.0
-    with BatchEndpoint(answer) as server:
+    with BatchEndpoint(answer, form=form) as server:
         client = open_client(tmp_path, server, budget=5.0, price=PRICE)
         assert client.budget.spent == 0
         assert texts(asked(client, calls(1))) == expected(1)

@@ -313,7 +313,7 @@ class BatchEndpoint(Endpoint):
             return self._error(404)
         query, limit = request.query, int(request.query.get("limit", request.query.get("pageSize", "20")))
         after = query.get("after", query.get("after_id"))
-        by_id = next((i + 1 for i, entry in enumerate(entries) if entry.get("id") == after), 0)
+        by_id = next((i + 1 for i, entry in enumerate(entries) if after is not None and entry["id"] == after), 0)
         start = int(query.get("pageToken", query.get("page", by_id)))
         page, more = entries[start : start + limit], start + limit < len(entries)
         if self.name == "gemini":

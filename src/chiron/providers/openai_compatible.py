@@ -129,7 +129,7 @@ class OpenAICompatible:
         self.identity = _identity(config)
         self._pictures = pictures
         self._key = read_key(name, config) if need_key else None
-        self._origin = Origin(name, config.base_url, redactor(self._key))
+        self.origin = Origin(name, config.base_url, redactor(self._key))
         self._url = endpoint_url(config.base_url, "/chat/completions")
         self._session: aiohttp.ClientSession | None = None
 
@@ -156,7 +156,7 @@ class OpenAICompatible:
         with self.sorting_errors():
             url = endpoint_url(self.config.base_url, path)
             async with self._connection().get(url, allow_redirects=False, headers=self._key_headers()) as response:
-                return response.status, self._origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
+                return response.status, self.origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
 
     @asynccontextmanager
     async def requested(
@@ -183,12 +183,12 @@ class OpenAICompatible:
             async with request as response:
                 if response.status != 200:
                     text = await read_bounded(response, _MAX_LISTING_BYTES)
-                    raise classify_status(response.status, response.headers, text, self._origin)
+                    raise classify_status(response.status, response.headers, text, self.origin)
                 yield response
 
     def origin_of(self, call: Call) -> Origin:
         """Return the origin of a reply. It contains the prompt, which is removed from the server's messages."""
-        return replace(self._origin, prompt="\n".join(message.text for message in call.messages))
+        return replace(self.origin, prompt="\n".join(message.text for message in call.messages))
 
     def reply_bytes(self, call: Call) -> int:
         """Return the maximum size of a reply to ``call`` in bytes."""
@@ -309,7 +309,7 @@ class OpenAICompatible:
         except (aiohttp.ClientError, OSError) as error:
             # Such an error may quote the reply ("Bad status line"), so only its type is public.
             public = f"{where} broke the connection or did not send HTTP ({type(error).__name__}): is it the right address?"
-            raise Transient(self._origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
+            raise Transient(self.origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
 
     def _key_headers(self, name: str | None = None) -> dict[str, str]:
         """Return the header with the key, if there is one."""

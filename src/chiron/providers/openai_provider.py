@@ -16,11 +16,12 @@ from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, Piece, ProviderType
 from chiron.providers.anthropic_batch import AnthropicBatches
 from chiron.providers.batch_api import BatchApi
+from chiron.providers.gemini_batch import GeminiBatches
 from chiron.providers.openai_batch import OpenAIBatches, VllmFiles
 from chiron.providers.openai_compatible import OpenAICompatible, serving_note
 from chiron.providers.streaming import stream
 
-_APIS: Mapping[BatchForm, type[BatchApi]] = {"openai": OpenAIBatches, "anthropic": AnthropicBatches}
+_APIS: Mapping[BatchForm, type[BatchApi]] = {"openai": OpenAIBatches, "anthropic": AnthropicBatches, "gemini": GeminiBatches}
 _NO_LIMIT = 10**9
 """Concurrent calls of a model that is asked through batches: they only wait."""
 
