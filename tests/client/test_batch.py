@@ -232,8 +232,9 @@ def test_a_batch_that_is_cancelled_by_hand_keeps_its_answers_and_the_rest_is_sen
     assert set(server.replied.values()) == {1}
 
 
-def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@pytest.mark.parametrize(("form", "code"), [("openai", "model_not_found"), ("gemini", "INVALID_ARGUMENT")])
+def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_path: Path, form: str, code: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server, budget=100.0, price=PRICE)
 
         async def main() -> list[Reply | BaseException]:
@@ -250,7 +251,7 @@ def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_p
         replies = asyncio.run(main())
         assert all(isinstance(reply, ConfigurationError) for reply in replies)
         assert not server.files, "the requests contain patients' texts"
-        assert "model_not_found" in str(replies[0])
+        assert code in str(replies[0])
         assert "case 0" not in str(replies[0]), "messages may quote patients' texts"
         assert client.ledger.spent_usd() == 0
         client.ledger.close()
