@@ -495,6 +495,7 @@ def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves
         monkeypatch.setattr(queue.service, "discard", stop)
         monkeypatch.setattr(batch, "_DISCARD_AT_END", 0.05)
         asked(client, calls(2))
+        monkeypatch.setattr(batch, "_DISCARD_AT_END", PATIENCE)
         assert len(server.files) == (1 if form == "anthropic" else 2), "requests and answers, with the texts of patients"
         (record,) = read_open_batches(tmp_path)
         assert record.ended == "completed"
@@ -508,7 +509,9 @@ def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves
 
 
 @over_forms
-def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with BatchEndpoint(answer, form=form) as server:
         server.delete_status = 500
         assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
@@ -549,7 +552,9 @@ def test_a_full_disk_during_the_download_is_reported_as_such(tmp_path: Path) -> 
 
 
 @over_forms
-def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with BatchEndpoint(answer, form=form, running=True) as server:
         with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
         name = next(iter(server.batches))

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +94,16 @@ class BatchEndpoint(Endpoint):
 
     def add_routes(self, app: web.Application) -> None:
         super().add_routes(app)
+        app.middlewares.append(self._note_headers)
         getattr(self, f"_add_{self.name}")(app.router)
         app.router.add_post("/batch-stats", self._batch_stats)
+
+    @web.middleware
+    async def _note_headers(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        self.seen.headers.append(dict(request.headers))
+        return await handler(request)
 
     def _add_openai(self, router: web.UrlDispatcher) -> None:
         router.add_post("/v1/files", self._upload)
@@ -232,7 +241,14 @@ class BatchEndpoint(Endpoint):
             return self._error(429, {"Retry-After": "0.01"})
         keys = [key for key, _ in self.form.requests(self.files[input_id])]
         assert len(set(keys)) == len(keys) <= self.max_requests
-        batch: dict[str, Any] = {"id": number, "input_file_id": input_id, "status": "in_progress", "polls": self.polls, "keys": keys, **values}
+        batch: dict[str, Any] = {
+            "id": number,
+            "input_file_id": input_id,
+            "status": "in_progress",
+            "polls": self.polls,
+            "keys": keys,
+            **values,
+        }
         batch["request_counts"] = {"total": len(keys), "completed": 0, "failed": 0}
         full = self._fault("queue_full")
         if full and self.name == "gemini":

@@ -85,7 +85,7 @@ class AnthropicForm:
         return {
             "id": batch["id"], "type": "message_batch", "processing_status": "ended" if ended else "in_progress", "request_counts": counts,
             "created_at": moment, "expires_at": "2026-11-27T12:00:00Z", "ended_at": moment if ended else None, "archived_at": None,
-            "cancel_initiated_at": None, "results_url": f"https://elsewhere.example/{batch['id']}/results" if ended else None,
+            "cancel_initiated_at": None, "results_url": f"https://elsewhere.example/{batch['id']}/results" if ended and batch["status"] != "archived" else None,
         }  # fmt: skip
 
     def error(self, status: int) -> dict[str, Any]:

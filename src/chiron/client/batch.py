@@ -64,6 +64,7 @@ class BatchQueue:
             InputError: a batch was sent to another address.
         """
         self._folder, self._all_wait, self._stored = folder, all_wait, stored
+        self.service.open(folder, self.model)
         for batch in batches:
             record = batch.record
             if record.address != self.service.address:
@@ -193,7 +194,7 @@ class BatchQueue:
     async def _request(self, call: Call) -> bytes | None:
         """Return the request of a call; ``None`` if it cannot be made, or is no longer waited for."""
         try:
-            line = await self.service.request(call)
+            line = await self._collector.steadily(lambda: self.service.request(call))
         except CallFailed as failure:
             self._fail([call.key], failure)
             return None
@@ -259,6 +260,19 @@ class BatchQueue:
             except DiskError as problem:
                 _log.warning("%s", problem)
 
+    async def _discard_at_end(self) -> None:
+        await self._discard_rest()
+        if all(batch.is_read for batch in self.batches):
+            try:
+                await self.service.discard_images()
+            except CallFailed as failure:
+                _log.warning(
+                    "images of model '%s' could not be deleted at the provider (%s): delete them on its page, or let the next run of"
+                    " the same command try again",
+                    self.model,
+                    failure.public,
+                )
+
     def _tidy(self) -> None:
         """Delete the files of batches whose replies are all in the ledger, once the provider's copies are deleted."""
         for batch in [b for b in self.batches if b.is_read and b.record.discarded]:
@@ -288,7 +302,7 @@ class BatchQueue:
         self.halt(RunStopped("stopped"))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         try:
-            await asyncio.wait_for(self._discard_rest(), _DISCARD_AT_END)
+            await asyncio.wait_for(self._discard_at_end(), _DISCARD_AT_END)
         except TimeoutError:
             _log.warning("the provider of model '%s' does not delete the files of its batches now: the next run tries again", self.model)
         self._tidy()
@@ -306,7 +320,12 @@ class BatchQueue:
         return [*lines, f"{self.model}: {trouble}"] if trouble and lines else lines
 
     def notes(self) -> dict[str, str]:
-        """Return a note about batches that are left with the provider."""
+        """Return notes about what was saved, and about batches that are left with the provider."""
+        saved = self.service.saved_bytes / 1e6
+        text = f"requests of model '{self.model}' refer to their images, and are {saved:,.1f} MB smaller for it"
+        return {**({f"images {self.model}": text} if saved else {}), **self._left_notes()}
+
+    def _left_notes(self) -> dict[str, str]:
         left = [b for b in self.batches if not b.is_read]
         calls = sum(self._batch_of.get(key) is b for b in left for key in b.record.keys)
         if self._halted is None or not calls:

@@ -13,6 +13,8 @@ from chiron.io import unwritten, write_atomically
 
 FOLDER = "batches"
 """Folder next to the ledger."""
+IMAGES = "images"
+"""Folder within it, with records of the images that were uploaded on their own."""
 DELETED = "deleted"
 """How a batch ended that the provider no longer has."""
 _RECORDS = "[!.]*.json"
@@ -97,6 +99,25 @@ class BatchService(Protocol):
     """Ends of a batch after which a request without a result surely costs nothing."""
     max_bytes: int
     """Maximum size of the requests of one batch."""
+
+    saved_bytes: int
+    """Bytes that requests are smaller because they refer to images."""
+
+    def open(self, folder: Path, model: str) -> None:
+        """Read what earlier processes have stored in the folder of the batches. ``model``: configured name.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        ...
+
+    async def discard_images(self) -> None:
+        """Delete the images that were uploaded on their own. Called once no batch needs them.
+
+        Raises:
+            CallFailed: the provider does not answer.
+        """
+        ...
 
     async def request(self, call: Call) -> bytes:
         """Return the line of the call in the file of requests, without its end.

@@ -123,6 +123,21 @@ class ServedCheckpoint(Strict):
     """Format of the served checkpoint: as written by ``chiron train`` and ``chiron convert``, or the authors' own."""
 
 
+class ImageLinks(Strict):
+    """Images as files in a folder that the user publishes."""
+
+    folder: str
+    """Folder that the images are written to, relative to the configuration file."""
+    url: str
+    """Address under which the provider reads the folder."""
+
+    @model_validator(mode="after")
+    def _address(self) -> Self:
+        if not re.fullmatch(r"(?:https?|file)://[^\s?#\"\\]+", self.url):
+            raise ValueError("url must be the address of the folder without a query, such as https://example.org/images")
+        return self
+
+
 BatchForm = Literal["openai", "anthropic", "gemini"]
 
 
@@ -133,6 +148,8 @@ class BatchSettings(Strict):
     """The batch API of the endpoint. Default: ``anthropic`` and ``gemini`` at their own addresses, elsewhere ``openai``."""
     parameters: dict[str, Any] | None = None
     """Sent with every request of a batch in place of the model's ``parameters``, in the words of the batch API."""
+    images: Literal["inline", "file"] | ImageLinks = "inline"
+    """How requests contain their images: their bytes, the IDs of files that are uploaded once (``anthropic``, ``gemini``), or links."""
     files: str | None = None
     """Folder for files that ``vllm run-batch`` reads and writes, relative to the configuration file. Default: the endpoint's batch API."""
     price_factor: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -276,14 +293,18 @@ class OpenAIModel(ProviderConfig):
         return self
 
     def with_paths_from(self, folder: Path) -> Self:
-        """Resolve the folder of batch files."""
-        if not isinstance(self.batch, BatchSettings) or self.batch.files is None:
+        """Resolve the folders of batch files and images."""
+        if not isinstance(self.batch, BatchSettings):
             return self
+        changes: dict[str, Any] = {}
         try:
-            files = str(prompt_file(self.batch.files, folder))
+            if self.batch.files is not None:
+                changes["files"] = str(prompt_file(self.batch.files, folder))
+            if isinstance(links := self.batch.images, ImageLinks):
+                changes["images"] = links.model_copy(update={"folder": str(prompt_file(links.folder, folder))})
         except InputError as error:
-            raise InputError(f"batch.files: {error}") from error
-        return self.model_copy(update={"batch": self.batch.model_copy(update={"files": files})})
+            raise InputError(f"batch: {error}") from error
+        return self.model_copy(update={"batch": self.batch.model_copy(update=changes)})
 
     def for_workers(self, workers: int) -> Self:
         """Divide the limits; each process may send at least one call at a time.
@@ -308,6 +329,8 @@ def _check_batch_form(model: OpenAIModel, settings: ResolvedBatches) -> None:
     if settings.form == "openai":
         if settings.parameters is not None:
             raise ValueError("batch.parameters is for the forms anthropic and gemini: write them to the model's parameters")
+        if settings.images == "file":
+            raise ValueError("batch.images: chat completions take no IDs of files: write links, as {folder: ..., url: ...}, or inline")
         return
     if settings.files is not None or model.serves is not None:
         raise ValueError(f"batch.form {settings.form} goes neither with batch.files nor with serves: remove one of them")

@@ -5,18 +5,25 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
+
+import aiohttp
 
 from chiron.client.batch_record import DELETED, Batch, BatchStatus, read_open_batches
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.config import ResolvedBatches
+from chiron.client.failures import Transient
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted, identifier, missing_requests
-from chiron.providers.openai_compatible import HOLE, filled
+from chiron.providers.batch_images import split_data_url
+from chiron.providers.openai_compatible import HOLE, OpenAICompatible, filled
 from chiron.providers.response_parsing import classify_status, read_body
 
 _log = logging.getLogger(__name__)
 _PAGE, _MAX_PAGES = 100, 100
 _BEFORE, _AFTER = b'{"requests":[', b"]}"
 _CHUNK = 2**20
+_FILES = "files-api-2025-04-14"
+"""Beta in which messages refer to files."""
 _STATUS = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -39,7 +46,12 @@ class AnthropicBatches(BatchApi):
     """
 
     key_header = "x-api-key"
-    headers: ClassVar[Mapping[str, str]] = {"anthropic-version": "2023-06-01"}
+
+    def __init__(self, provider: OpenAICompatible, settings: ResolvedBatches) -> None:
+        """``provider``: the endpoint."""
+        super().__init__(provider, settings)
+        # Later versions of the API refuse a temperature.
+        self.headers = {"anthropic-version": "2023-06-01", **({"anthropic-beta": _FILES} if self.uploads is not None else {})}
 
     async def request(self, call: Call) -> bytes:
         """Return a line: the key, and the parameters of a message."""
@@ -60,9 +72,30 @@ class AnthropicBatches(BatchApi):
 
     async def _image(self, picture: ImagePart) -> bytes:
         """Return the source of an image."""
-        head, data = (await self.provider.encoded(picture)).split(b",", 1)
-        media = head.removeprefix(b"data:").removesuffix(b";base64")
-        return b'{"type":"base64","media_type":"' + media + b'","data":"' + data + b'"}'
+        if (found := await self.reference(picture)) is not None:
+            kind, name = ("file", "file_id") if self.uploads is not None else ("url", "url")
+            return json.dumps({"type": kind, name: found.target}, separators=(",", ":")).encode()
+        media, data = split_data_url(await self.provider.encoded(picture))
+        return b'{"type":"base64","media_type":"' + media.encode() + b'","data":"' + data + b'"}'
+
+    async def upload_image(self, name: str, media: str, data: bytes) -> str:
+        """Upload an image, and return its ID."""
+        form = aiohttp.FormData()
+        form.add_field("file", data, filename=f"{name}.{media.rpartition('/')[2]}", content_type=media)
+        if (number := identifier((await self.json("POST", "/files", data=form)).get("id"))) is None:
+            raise Transient(f"{self.name}: the answer to an upload has no id")
+        return number
+
+    async def find_image(self, name: str) -> str | None:
+        """Look for an image by its name."""
+        async for entry in self._pages("/files"):
+            if str(entry.get("filename")).partition(".")[0] == name:
+                return identifier(entry.get("id"))
+        return None
+
+    def image_path(self, target: str) -> str:
+        """Return the address of an uploaded image."""
+        return f"/files/{target}"
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
         """Return the key in a line of the results, and whether the line is an answer."""
@@ -173,14 +206,20 @@ class AnthropicBatches(BatchApi):
         """Return the address of the batch, which is deleted with its requests and results."""
         return [self.path(batch)] if state else []
 
-    async def listed(self) -> AsyncIterator[Mapping[str, Any]]:
+    def listed(self) -> AsyncIterator[Mapping[str, Any]]:
         """Yield the batches that the provider lists, newest first."""
+        return self._pages("/messages/batches")
+
+    async def _pages(self, path: str) -> AsyncIterator[Mapping[str, Any]]:
         params = {"limit": str(_PAGE)}
         for _ in range(_MAX_PAGES):
-            page = await self.json("GET", "/messages/batches", params=params)
+            page = await self.json("GET", path, params=params)
             entries = [entry for entry in page.get("data") or () if isinstance(entry, dict)]
             for entry in entries:
                 yield entry
+            if token := page.get("next_page"):  # of files, in newer versions of the API
+                params["page"] = str(token)
+                continue
             if not entries or not page.get("has_more"):
                 return
             params["after_id"] = str(entries[-1].get("id"))

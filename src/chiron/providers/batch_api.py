@@ -1,22 +1,25 @@
 """What the batch APIs of all providers have in common: each step of a batch survives an interruption, and no batch is created twice."""
 
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import aiohttp
 
 from chiron.client.batch_record import DELETED, Batch, BatchStatus
-from chiron.client.call import Call, Reply
-from chiron.client.config import ResolvedBatches
+from chiron.client.call import Call, ImagePart, Reply
+from chiron.client.config import ImageLinks, ResolvedBatches
 from chiron.client.failures import CallerFault, CallFailed, Transient
 from chiron.errors import DiskError
 from chiron.io import unwritten
+from chiron.providers.batch_images import ImageFolder, ImageReference, UploadedImages
 from chiron.providers.openai_compatible import OpenAICompatible
 from chiron.providers.response_parsing import describe_error
 from chiron.providers.transport import read_bounded
@@ -36,6 +39,24 @@ class BatchFormat(ABC):
         """``provider``: the endpoint."""
         self.provider, self.settings, self.name = provider, settings, provider.name
         self.max_requests, self.max_bytes = settings.max_requests, settings.max_bytes
+        links = settings.images
+        self.images = ImageFolder(links, provider.encoded) if isinstance(links, ImageLinks) else None
+        self.uploads: UploadedImages | None = None
+        self.saved_bytes = 0
+
+    def open(self, folder: Path, model: str) -> None:
+        """Read the record of uploaded images."""
+        if self.uploads is not None:
+            self.uploads.open(folder, f"{model} {self.provider.config.base_url}")
+
+    async def reference(self, picture: ImagePart) -> ImageReference | None:
+        """Return how requests refer to an image; ``None`` if they contain it."""
+        images = self.images or self.uploads
+        if images is None:
+            return None
+        found = await images.refer(picture)
+        self.saved_bytes += found.size - len(found.target)
+        return found
 
     @abstractmethod
     async def request(self, call: Call) -> bytes:
@@ -78,12 +99,17 @@ class BatchApi(BatchFormat):
     unbilled: ClassVar[Collection[str]] = ("expired", "cancelled")
     key_header: ClassVar[str | None] = None
     """Header that carries the key; ``None`` for that of single calls."""
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Sent with every request, unless the configuration has headers of the same names."""
+    image_hours: ClassVar[float] = math.inf
+    """Age at which the provider may delete an uploaded image."""
 
     def __init__(self, provider: OpenAICompatible, settings: ResolvedBatches) -> None:
         """``provider``: the endpoint."""
         super().__init__(provider, settings)
         self.address = provider.config.base_url
+        if settings.images == "file":
+            self.uploads = UploadedImages(provider.encoded, self.upload_image, self.find_image, hours=self.image_hours)
         self._not_found: Counter[str] = Counter()
         """Answers 404 in a row, by name of the batch."""
 
@@ -94,6 +120,27 @@ class BatchApi(BatchFormat):
     @abstractmethod
     async def find_upload(self, batch: Batch) -> str | None:
         """Look for requests whose upload was interrupted."""
+
+    async def upload_image(self, name: str, media: str, data: bytes) -> str:
+        """Upload an image, and return how requests refer to it.
+
+        Raises:
+            CallFailed: the provider does not take it.
+        """
+        raise NotImplementedError
+
+    async def find_image(self, name: str) -> str | None:
+        """Look for an image whose upload was interrupted; return how requests refer to it."""
+        raise NotImplementedError
+
+    def image_path(self, target: str) -> str:
+        """Return the address of an uploaded image."""
+        raise NotImplementedError
+
+    async def discard_images(self) -> None:
+        """Delete the uploaded images."""
+        if self.uploads is not None:
+            await self.uploads.discard(lambda target: self.delete(self.image_path(target)))
 
     @abstractmethod
     async def create(self, batch: Batch) -> str | None:
@@ -242,7 +289,9 @@ class BatchApi(BatchFormat):
         self, method: str, path: str, *, seconds: float | None = None, **sent: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Send a request with this API's headers; see :meth:`OpenAICompatible.requested`."""
-        headers = {**self.headers, **sent.pop("headers", {})}
+        configured = {name.lower() for name in self.provider.config.headers}
+        own = {name: value for name, value in self.headers.items() if name not in configured}
+        headers = {**own, **sent.pop("headers", {})}
         return self.provider.requested(method, path, key_header=self.key_header, seconds=seconds, headers=headers, **sent)
 
     async def json(self, method: str, path: str, *, seconds: float | None = None, **sent: Any) -> dict[str, Any]:

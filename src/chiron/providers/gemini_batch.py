@@ -13,6 +13,7 @@ from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient, one_line
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted
+from chiron.providers.batch_images import split_data_url
 from chiron.providers.openai_compatible import HOLE, OpenAICompatible, filled
 from chiron.providers.response_parsing import classify_status, describe_error, read_body
 
@@ -34,6 +35,7 @@ class GeminiBatches(BatchApi):
 
     unbilled: ClassVar[Collection[str]] = ()  # Google does not promise it
     key_header = "x-goog-api-key"
+    image_hours = 20.0  # Google deletes files after 48 hours, and a batch may run for 24
 
     def __init__(self, provider: OpenAICompatible, settings: ResolvedBatches) -> None:
         """``provider``: the endpoint, whose address may end with ``/openai``."""
@@ -58,9 +60,24 @@ class GeminiBatches(BatchApi):
 
     async def _image(self, picture: ImagePart) -> bytes:
         """Return the part with an image."""
-        head, data = (await self.provider.encoded(picture)).split(b",", 1)
-        media = head.removeprefix(b"data:").removesuffix(b";base64")
-        return b'{"inlineData":{"mimeType":"' + media + b'","data":"' + data + b'"}}'
+        if (found := await self.reference(picture)) is not None:
+            part = {"fileData": {"mimeType": found.media, "fileUri": found.target}}
+            return json.dumps(part, separators=(",", ":")).encode()
+        media, data = split_data_url(await self.provider.encoded(picture))
+        return b'{"inlineData":{"mimeType":"' + media.encode() + b'","data":"' + data + b'"}}'
+
+    async def upload_image(self, name: str, media: str, data: bytes) -> str:
+        """Upload an image, and return its URI."""
+        return str((await self.send_file(name, media, len(data), data)).get("uri"))
+
+    async def find_image(self, name: str) -> str | None:
+        """Look for an image by its name."""
+        file = await self._file(name)
+        return None if file is None else str(file.get("uri"))
+
+    def image_path(self, target: str) -> str:
+        """Return the address of an uploaded image."""
+        return f"{self._base}/files/{target.rpartition('/')[2]}"
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
         """Return the key in a line of the results, and whether the line is an answer."""
@@ -121,13 +138,18 @@ class GeminiBatches(BatchApi):
 
     async def find_upload(self, batch: Batch) -> str | None:
         """Look for the file with our own name."""
+        file = await self._file(_file_name(batch))
+        return None if file is None else str(file["name"])
+
+    async def _file(self, name: str) -> Mapping[str, Any] | None:
+        """Return the provider's description of a file with one of our names, if it has it."""
         try:
-            file = await self.json("GET", f"{self._base}/files/{_file_name(batch)}")
+            file = await self.json("GET", f"{self._base}/files/{name}")
         except CallerFault as failure:
             if not self.is_missing(failure):
                 raise
             return None
-        return str(file["name"]) if file.get("name") == f"files/{_file_name(batch)}" else None
+        return file if file.get("name") == f"files/{name}" else None
 
     def is_missing(self, failure: CallerFault) -> bool:
         """Return whether the provider does not have what it was asked for. Of files, it says that they may not be seen."""

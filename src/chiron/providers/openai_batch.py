@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import aiohttp
 
 from chiron.client.batch_record import Batch, BatchStatus
-from chiron.client.call import Call, Reply
+from chiron.client.call import Call, ImagePart, Reply
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient, one_line
 from chiron.io import unwritten
@@ -33,7 +33,12 @@ class OpenAILines(BatchFormat):
     async def request(self, call: Call) -> bytes:
         """Return a line: the key, and the request as it would be sent on its own."""
         head = json.dumps({"custom_id": call.key, "method": "POST", "url": self.settings.url}, separators=(",", ":"))
-        return head[:-1].encode() + b',"body":' + await self.provider.body(call) + b"}"
+        return head[:-1].encode() + b',"body":' + await self.provider.body(call, image=self._url) + b"}"
+
+    async def _url(self, picture: ImagePart) -> bytes:
+        """Return the URL of an image: a link, or its bytes."""
+        link = await self.reference(picture)
+        return await self.provider.encoded(picture) if link is None else link.target.encode()
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
         """Return the key in a line of the results, and whether the line is an answer."""
@@ -192,6 +197,9 @@ class VllmFiles(OpenAILines):
         await asyncio.to_thread(_copy, self._output(batch), to)
 
     async def discard(self, batch: Batch) -> None:
+        """Keep the user's files."""
+
+    async def discard_images(self) -> None:
         """Keep the user's files."""
 
     def _output(self, batch: Batch) -> Path:

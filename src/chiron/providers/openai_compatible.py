@@ -218,9 +218,7 @@ class OpenAICompatible:
             await self._session.close()
             self._session = None
 
-    async def body(
-        self, call: Call, *, stream: bool = False, image: Callable[[ImagePart], Awaitable[bytes]] | None = None
-    ) -> bytes:
+    async def body(self, call: Call, *, stream: bool = False, image: Callable[[ImagePart], Awaitable[bytes]] | None = None) -> bytes:
         """Return the request of a call as JSON.
 
         Args:
