@@ -20,7 +20,7 @@ from chiron.errors import InputError
 from chiron.mics.config import load_config
 from chiron.providers.batch_api import BatchApi
 from chiron.providers.openai_provider import OpenAIProvider
-from tests.client.test_batch import PRICE, QUICK, answer, asked, calls, expected, open_client, stopped, texts
+from tests.client.test_batch import PRICE, QUICK, answer, asked, calls, expected, open_client, stopped, texts, with_an_open_batch
 from tests.support.batch_endpoint import BatchEndpoint
 from tests.support.calls import a_call
 from tests.support.cases import write_png
@@ -147,7 +147,7 @@ def _accepts(kind: Any, value: Any) -> None:
         assert set(message) == {"role", "content"}
         for block in message["content"]:
             known = {"text": kinds.TextBlockParam, "image": kinds.ImageBlockParam}[block["type"]]
-            assert pydantic.TypeAdapter(known, config=pydantic.ConfigDict(extra="forbid")).validate_python(block) == block
+            assert pydantic.TypeAdapter(known).validate_python(block) == block
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,12 @@ def test_anthropics_own_types_have_our_sources_of_images(source: dict[str, str])
     assert pydantic.TypeAdapter(kinds.ImageBlockParam).validate_python(block) == block
 
 
+def test_googles_own_types_have_our_references_to_images() -> None:
+    types = pytest.importorskip("google.genai.types")
+    part = types.Part.model_validate({"fileData": {"mimeType": "image/png", "fileUri": "https://x/v1beta/files/y"}})
+    assert part == types.Part.from_uri(file_uri="https://x/v1beta/files/y", mime_type="image/png")
+
+
 def test_the_requests_are_those_of_googles_own_client(tmp_path: Path) -> None:
     genai = pytest.importorskip("google.genai")
     batches = pytest.importorskip("google.genai.batches")
@@ -168,7 +174,8 @@ def test_the_requests_are_those_of_googles_own_client(tmp_path: Path) -> None:
         client, picture = client_with_image(tmp_path, server, {})
         replies = asked(client, image_calls(picture, 2))
         assert texts(replies) == ["ok", "ok"]
-        theirs = genai.Client(api_key="none", http_options={"base_url": server.base_url.removesuffix("/v1beta/openai")})
+        options = {"base_url": server.base_url.removesuffix("/v1beta/openai"), "api_version": "v1beta"}
+        theirs = genai.Client(api_key="none", http_options=options)
         requests = tmp_path / "requests.jsonl"
         requests.write_bytes(server.uploaded[0])
         name = server.forms[0]["file"]
@@ -186,17 +193,17 @@ def test_the_requests_are_those_of_googles_own_client(tmp_path: Path) -> None:
         assert response.text == reply.text
         assert response.usage_metadata.prompt_token_count == reply.usage.prompt_tokens
     ours = json.loads(server.uploaded[0].splitlines()[0])["request"]
+    theirs.close()
     image = genai.types.Part.from_bytes(data=(tmp_path / "x.png").read_bytes(), mime_type="image/png")
     content = genai.types.Content(role="user", parts=[image, genai.types.Part(text="why?")])
     config = genai.types.GenerateContentConfig(temperature=0.2, max_output_tokens=8, system_instruction="be brief")
-    written = batches._InlinedRequest_to_mldev(theirs._api_client, genai.types.InlinedRequest(contents=[content], config=config))["request"]
-    assert json.loads(json.dumps(_plain(written))) == {**ours, "systemInstruction": {**ours["systemInstruction"], "role": "user"}}
-
-
-def _plain(value: Any) -> Any:
-    """Convert the package's request to JSON as it does before sending."""
-    common = pytest.importorskip("google.genai._common")
-    return common.encode_unserializable_types(common.convert_to_dict(value))
+    # The package's types refuse keys that they do not know.
+    assert [genai.types.Content.model_validate_json(json.dumps(entry)) for entry in ours["contents"]] == [content]
+    assert genai.types.Content.model_validate(ours["systemInstruction"]).parts == [genai.types.Part(text="be brief")]
+    inlined = genai.types.InlinedRequest(contents=[content], config=config)
+    written = batches._InlinedRequest_to_mldev(theirs._api_client, inlined)["request"]
+    assert written["generationConfig"] == ours["generationConfig"]
+    assert set(written) == set(ours)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +297,8 @@ def test_a_lost_batch_of_anthropics_is_told_from_others_by_its_calls(tmp_path: P
 
 def test_results_that_anthropic_has_deleted_are_asked_for_again_and_may_have_cost(tmp_path: Path) -> None:
     with BatchEndpoint(answer, form="anthropic", running=True) as server:
-        stopped(open_client(tmp_path, server, budget=100.0, price=PRICE), calls(2), lambda: bool(server.batches))
+        with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
         server.batches["batch_0"]["status"] = "archived"  # 29 days later
-        server.running = False
         assert texts(asked(open_client(tmp_path, server, budget=100.0, price=PRICE), calls(2))) == expected(2)
     with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.possibly_spent_usd() == pytest.approx(8.0, abs=0.1)

@@ -192,6 +192,8 @@ class BatchEndpoint(Endpoint):
                 return fault
             number = str(len(self._uploads))
             file = (await request.json())["file"]
+            if "display_name" in file:  # Google reads both spellings
+                file |= {"displayName": file["display_name"], "mimeType": file["mime_type"]}
             self._uploads[number] = {**file, "size": int(request.headers["X-Goog-Upload-Header-Content-Length"])}
             address = f"http://127.0.0.1:{self.port}/upload/v1beta/files?upload_id={number}"
             return web.json_response({}, headers={"X-Goog-Upload-URL": address, "X-Goog-Upload-Status": "active"})
