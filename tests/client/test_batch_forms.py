@@ -379,6 +379,32 @@ def test_an_image_that_gemini_may_delete_during_a_batch_is_uploaded_again(tmp_pa
         assert not server.files, "also the older copy is deleted"
 
 
+@pytest.mark.parametrize("form", ["anthropic", "gemini"])
+def test_images_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BatchEndpoint(say_ok, form=form) as server:
+        server.delete_status = 500
+        client, picture = client_with_image(tmp_path, server, {"images": "file"})
+        assert texts(asked(client, image_calls(picture, 1))) == ["ok"]
+        assert "images of model 'm' could not be deleted at the provider" in caplog.text
+        server.delete_status = 200
+        asked(client_with_image(tmp_path, server, {"images": "file"})[0], [])
+        assert not server.files
+
+
+@pytest.mark.parametrize("form", ["anthropic", "gemini"])
+def test_images_stay_at_the_provider_as_long_as_a_batch_needs_them(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(say_ok, form=form, running=True) as server:
+        client, picture = client_with_image(tmp_path, server, {"images": "file"})
+        stopped(client, image_calls(picture, 1), lambda: bool(server.batches))
+        assert any(b"PNG" in data for data in server.files.values())
+        server.running = False
+        later, _ = client_with_image(tmp_path, server, {"images": "file"})
+        assert texts(asked(later, image_calls(picture, 1))) == ["ok"]
+        assert not server.files
+
+
 @pytest.mark.parametrize("form", ["openai", "anthropic", "gemini"])
 def test_images_can_be_links_to_a_folder_that_the_user_publishes(tmp_path: Path, form: str) -> None:
     links = {"folder": str(tmp_path / "published"), "url": "https://example.org/images/"}

@@ -81,11 +81,11 @@ class AnthropicForm:
             short = {"cancelled": "canceled"}.get(batch["status"], batch["status"])
             counts["succeeded"] = batch["request_counts"]["completed"]
             counts[short if short in counts else "errored"] += total - counts["succeeded"]
-        moment = "2026-11-26T12:00:00Z"
+        moment, results = "2026-11-26T12:00:00Z", f"https://elsewhere.example/{batch['id']}/results"
         return {
             "id": batch["id"], "type": "message_batch", "processing_status": "ended" if ended else "in_progress", "request_counts": counts,
             "created_at": moment, "expires_at": "2026-11-27T12:00:00Z", "ended_at": moment if ended else None, "archived_at": None,
-            "cancel_initiated_at": None, "results_url": f"https://elsewhere.example/{batch['id']}/results" if ended and batch["status"] != "archived" else None,
+            "cancel_initiated_at": None, "results_url": results if ended and batch["status"] != "archived" else None,
         }  # fmt: skip
 
     def error(self, status: int) -> dict[str, Any]:
@@ -150,4 +150,6 @@ class GeminiForm:
 
 
 def form_named(name: str) -> OpenAIForm | AnthropicForm | GeminiForm:
-    return {"openai": OpenAIForm, "anthropic": AnthropicForm, "gemini": GeminiForm}[name]()
+    if name == "openai":
+        return OpenAIForm()
+    return AnthropicForm() if name == "anthropic" else GeminiForm()

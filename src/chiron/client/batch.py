@@ -18,6 +18,8 @@ from chiron.errors import DiskError, InputError
 _log = logging.getLogger(__name__)
 _DISCARD_AT_END = 10.0
 """Seconds for the provider to delete files at the end of a process."""
+_DISCARD_IMAGES = 120.0
+"""Seconds for the provider to delete images at the end of a process."""
 _SHOWN = 3
 """Maximum number of batches of a model that are described one by one."""
 
@@ -260,18 +262,18 @@ class BatchQueue:
             except DiskError as problem:
                 _log.warning("%s", problem)
 
-    async def _discard_at_end(self) -> None:
-        await self._discard_rest()
-        if all(batch.is_read for batch in self.batches):
-            try:
-                await self.service.discard_images()
-            except CallFailed as failure:
-                _log.warning(
-                    "images of model '%s' could not be deleted at the provider (%s): delete them on its page, or let the next run of"
-                    " the same command try again",
-                    self.model,
-                    failure.public,
-                )
+    async def _discard_images(self) -> None:
+        """Delete the images that were uploaded on their own, unless a batch still needs them."""
+        if not all(batch.is_read for batch in self.batches):
+            return
+        try:
+            await asyncio.wait_for(self.service.discard_images(), _DISCARD_IMAGES)
+        except (CallFailed, TimeoutError) as failure:
+            _log.warning(
+                "images of model '%s' could not be deleted at the provider (%s): delete them on its page, or run the same command again",
+                self.model,
+                failure.public if isinstance(failure, CallFailed) else f"not within {_DISCARD_IMAGES:.0f} s",
+            )
 
     def _tidy(self) -> None:
         """Delete the files of batches whose replies are all in the ledger, once the provider's copies are deleted."""
@@ -302,10 +304,11 @@ class BatchQueue:
         self.halt(RunStopped("stopped"))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         try:
-            await asyncio.wait_for(self._discard_at_end(), _DISCARD_AT_END)
+            await asyncio.wait_for(self._discard_rest(), _DISCARD_AT_END)
         except TimeoutError:
             _log.warning("the provider of model '%s' does not delete the files of its batches now: the next run tries again", self.model)
         self._tidy()
+        await self._discard_images()
 
     def lines(self) -> list[str]:
         """Describe the batches in progress, one line each."""

@@ -1,5 +1,6 @@
 """Images of batches that requests refer to, instead of repeating their bytes: files at the provider, or links to a folder of the user."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -15,6 +16,7 @@ from chiron.client.config import ImageLinks
 from chiron.errors import InputError
 from chiron.io import unwritten
 
+_DELETED_AT_ONCE = 16
 _ENDING = {"image/jpeg": ".jpg", "image/png": ".png"}
 Encode = Callable[[ImagePart], Awaitable[bytes]]
 
@@ -175,11 +177,15 @@ class UploadedImages:
         Raises:
             CallFailed: the provider does not delete them.
         """
-        for upload in self._uploads.values():
-            if (target := upload.target or await self._find(upload.name)) is not None:
-                await delete(target)
-        for target in self._old:
-            await delete(target)
+        some = asyncio.Semaphore(_DELETED_AT_ONCE)
+
+        async def end(target: str | None, name: str) -> None:
+            async with some:
+                if (found := target or await self._find(name)) is not None:
+                    await delete(found)
+
+        every = [*((upload.target, upload.name) for upload in self._uploads.values()), *((target, "") for target in self._old)]
+        await asyncio.gather(*(end(*one) for one in every))
         self._uploads.clear()
         self._old.clear()
         if self._path is not None:
