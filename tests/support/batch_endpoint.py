@@ -125,6 +125,7 @@ class BatchEndpoint(Endpoint):
         router.add_delete("/v1/messages/batches/{id}", self._delete)
 
     def _add_gemini(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/v1beta/openai/chat/completions", self._complete)
         router.add_post("/upload/v1beta/files", self._upload_gemini)
         router.add_get("/v1beta/files", self._list_files)
         router.add_get("/v1beta/{id:files/[a-z0-9-]+}", self._file)
@@ -270,7 +271,7 @@ class BatchEndpoint(Endpoint):
             limit, word = len(requests) // 2, "cancelled"
         if limit is not None and not self.form.cut_short:
             limit = 0
-        good, bad = self._results(requests, word, len(requests) if limit is None else limit)
+        good, bad = self._results(requests, word, len(requests) if limit is None else limit, batch.get("model"))
         self._chance.shuffle(good)
         batch["status"] = word
         batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}
@@ -285,7 +286,10 @@ class BatchEndpoint(Endpoint):
             batch["output_file_id"] = f"files/batch-{len(self.names)}"
             self._store(batch["output_file_id"], "", b"\n".join([*bad, *good]))
 
-    def _results(self, requests: list[tuple[str, dict[str, Any]]], word: str, limit: int) -> tuple[list[bytes], list[bytes]]:
+    def _results(
+        self, requests: list[tuple[str, dict[str, Any]]], word: str, limit: int, model: str | None
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Lines with and without an answer. ``model``: of the batch, if its requests do not name one."""
         good, bad = [], []
         for place, (key, body) in enumerate(requests):
             if place >= limit:
@@ -295,7 +299,7 @@ class BatchEndpoint(Endpoint):
                 bad.append(json.dumps(self.form.failed(key)).encode())
             elif not self._fault("line_missing"):
                 self.billed[key] += 1
-                text = self.answer(body)
+                text = self.answer(body if model is None else {**body, "model": model})
                 whole = json.dumps(self.form.answer(key, text, body)).encode()
                 if self._fault("line_damaged"):
                     good.append(whole[: len(whole) // 2])
@@ -311,7 +315,7 @@ class BatchEndpoint(Endpoint):
             return self._error(500)
         number = request.match_info["id"]
         self.not_found -= (missing := self.not_found > 0)
-        if missing or number not in self.batches:
+        if missing or number not in self.batches or "deleted" in self.batches[number]:
             return self._error(404)
         batch = self.batches[number]
         if batch["status"] == "in_progress" and not self.running:
@@ -321,7 +325,9 @@ class BatchEndpoint(Endpoint):
         return web.json_response(self.form.state(batch))
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        return self._page(request, [self.form.state(batch) for _, batch in reversed(self.batches.items())], "operations")
+        return self._page(
+            request, [self.form.state(batch) for batch in reversed(self.batches.values()) if "deleted" not in batch], "operations"
+        )
 
     async def _list_files(self, request: web.Request) -> web.StreamResponse:
         return self._page(request, [self._about(number) for number in reversed(self.names) if number in self.files], "files")
@@ -339,7 +345,8 @@ class BatchEndpoint(Endpoint):
         return web.json_response({"object": "list", "data": page, "has_more": more, "next_page": str(start + limit) if more else None})
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
-        data = self.files[request.match_info["id"]]
+        if (data := self.files.get(request.match_info["id"])) is None:
+            return self._error(404)
         if self._fault("download_500"):
             return self._error(500)
         if self._fault("download_cut"):
@@ -355,7 +362,9 @@ class BatchEndpoint(Endpoint):
         if self.delete_status != 200:
             return self._error(self.delete_status)
         number = request.match_info["id"]
-        known = self.files.pop(number, None) is not None or (self.name == "gemini" and number in self.batches)
+        known = self.files.pop(number, None) is not None or number in self.batches
+        if number in self.batches:
+            self.batches[number]["deleted"] = True
         if not known:
             return self._error(403 if self.name == "gemini" and number.startswith("files/") else 404)
         return web.json_response({"id": number, "deleted": True} if self.name == "openai" else {"id": number})

@@ -55,7 +55,8 @@ class AnthropicForm:
             params = request["params"]
             assert params["max_tokens"] >= 1
             system = [{"role": "system", "content": params["system"]}] if "system" in params else []
-            found.append((request["custom_id"], {**params, "messages": [*system, *params["messages"]]}))
+            turns = [{**turn, "content": _as_image_urls(turn["content"])} for turn in params["messages"]]
+            found.append((request["custom_id"], {**params, "messages": [*system, *turns]}))
         return found
 
     def answer(self, key: str, text: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,8 +107,15 @@ class GeminiForm:
             request = entry["request"]
             system = request.get("systemInstruction")
             turns = [*([{**system, "role": "system"}] if system else []), *request["contents"]]
-            messages = [{"role": turn["role"], "content": "".join(part.get("text", "") for part in turn["parts"])} for turn in turns]
-            found.append((entry["key"], {"model": "m", "messages": messages, "request": request}))
+            messages = [{"role": turn["role"], "content": _chat_content(turn["parts"])} for turn in turns]
+            generation = request["generationConfig"]
+            body = {
+                "model": "m",
+                "messages": messages,
+                "temperature": generation["temperature"],
+                "max_tokens": generation["maxOutputTokens"],
+            }
+            found.append((entry["key"], body))
         return found
 
     def answer(self, key: str, text: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +155,20 @@ class GeminiForm:
 
     def error(self, status: int) -> dict[str, Any]:
         return {"error": {"code": status, "message": "no luck", "status": {429: "RESOURCE_EXHAUSTED"}.get(status, "INTERNAL")}}
+
+
+def _as_image_urls(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Anthropic's blocks as the content of a chat message."""
+    if isinstance(content, str):
+        return content
+    return [block if block["type"] == "text" else {"type": "image_url", "image_url": {"url": "data:"}} for block in content]
+
+
+def _chat_content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Gemini's parts as the content of a chat message."""
+    if all("text" in part for part in parts):
+        return "".join(part["text"] for part in parts)
+    return [{"type": "text", **part} if "text" in part else {"type": "image_url", "image_url": {"url": "data:"}} for part in parts]
 
 
 def form_named(name: str) -> OpenAIForm | AnthropicForm | GeminiForm:

@@ -12,7 +12,7 @@ import aiohttp
 from chiron.client.batch_record import DELETED, Batch, BatchStatus, read_open_batches
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
 from chiron.client.config import ResolvedBatches
-from chiron.client.failures import Transient
+from chiron.client.failures import CallerFault, Transient
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted, identifier, missing_requests
 from chiron.providers.batch_images import split_data_url
 from chiron.providers.openai_compatible import HOLE, OpenAICompatible, filled
@@ -148,31 +148,36 @@ class AnthropicBatches(BatchApi):
         record = batch.record
         if record.newest is None:
             return None  # stopped before the request was sent
-        others = {other.name for other in read_open_batches(batch.folder.parent)}
         candidates = []
         async for entry in self.listed():
             if entry.get("id") == record.newest:
                 break
-            if sum(map(counted, (entry.get("request_counts") or {}).values())) == len(record.keys) and entry.get("id") not in others:
+            if sum(map(counted, (entry.get("request_counts") or {}).values())) == len(record.keys):
                 candidates.append(entry)
         for entry in candidates:
-            if await self._contains(entry, batch):
-                return identifier(entry.get("id"))
+            try:
+                if await self._contains(entry, batch):
+                    return identifier(entry.get("id"))
+            except CallerFault as failure:
+                if not self.is_missing(failure):  # another batch, which was deleted meanwhile
+                    raise
         return None
 
     async def _contains(self, entry: Mapping[str, Any], batch: Batch) -> bool:
-        """Return whether a batch of the provider's list has the calls of ``batch``."""
-        path = f"/messages/batches/{identifier(entry.get('id'))}"
-        if entry.get("processing_status") != "ended":
-            _log.warning(
-                "whether batch %s of the provider is the one whose creation was interrupted is known when it ends: waiting", entry.get("id")
-            )
-        while entry.get("processing_status") != "ended":
+        """Return whether a batch of the provider's list, which no other record has, contains the calls of ``batch``."""
+        number, waits = identifier(entry.get("id")), 0
+        while number not in {other.name for other in read_open_batches(batch.folder.parent)}:
+            if entry.get("processing_status") == "ended":
+                return entry.get("results_url") is not None and await self._has_key(f"/messages/batches/{number}/results", batch)
+            if waits == 1:  # most are known by now: they are other new batches of this process
+                _log.warning("a new batch may be %s of the provider, as its answer was lost: this is known when that ends", number)
             await asyncio.sleep(self.settings.poll)
-            entry = await self.json("GET", path)
-        if entry.get("results_url") is None:
-            return False
-        async with self.requested("GET", f"{path}/results", seconds=TRANSFER_SECONDS) as response:
+            entry, waits = await self.json("GET", f"/messages/batches/{number}"), waits + 1
+        return False
+
+    async def _has_key(self, results: str, batch: Batch) -> bool:
+        """Return whether the first readable line of the results belongs to the batch."""
+        async with self.requested("GET", results, seconds=TRANSFER_SECONDS) as response:
             async for line in response.content:
                 try:
                     key, _ = self.head(json.loads(line))
