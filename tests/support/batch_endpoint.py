@@ -253,7 +253,7 @@ class BatchEndpoint(Endpoint):
             **values,
         }
         batch["request_counts"] = {"total": len(keys), "completed": 0, "failed": 0}
-        full = self._fault("queue_full")
+        full = self.name != "anthropic" and self._fault("queue_full")
         if full and self.name == "gemini":
             return self._error(429)
         self.batches[number] = batch

@@ -174,9 +174,8 @@ class BatchSettings(Strict):
     def resolved(self, host: str) -> "ResolvedBatches":
         """Return the settings with the defaults of the batch API at an address."""
         form: BatchForm = self.form or (_FORM_OF_HOST.get(host, "openai") if self.files is None else "openai")
-        requests, megabytes = _LIMITS[form]
-        values = {**dict(self), "form": form, "max_requests": self.max_requests or requests}
-        return ResolvedBatches(**{**values, "max_megabytes": self.max_megabytes or megabytes})
+        requests, megabytes = self.max_requests or _LIMITS[form][0], self.max_megabytes or _LIMITS[form][1]
+        return ResolvedBatches(**{**dict(self), "form": form, "max_requests": requests, "max_megabytes": megabytes})
 
 
 class ResolvedBatches(BatchSettings):
@@ -296,15 +295,14 @@ class OpenAIModel(ProviderConfig):
         """Resolve the folders of batch files and images."""
         if not isinstance(self.batch, BatchSettings):
             return self
-        changes: dict[str, Any] = {}
+        files, images = self.batch.files, self.batch.images
         try:
-            if self.batch.files is not None:
-                changes["files"] = str(prompt_file(self.batch.files, folder))
-            if isinstance(links := self.batch.images, ImageLinks):
-                changes["images"] = links.model_copy(update={"folder": str(prompt_file(links.folder, folder))})
+            files = files and str(prompt_file(files, folder))
+            if isinstance(images, ImageLinks):
+                images = images.model_copy(update={"folder": str(prompt_file(images.folder, folder))})
         except InputError as error:
             raise InputError(f"batch: {error}") from error
-        return self.model_copy(update={"batch": self.batch.model_copy(update=changes)})
+        return self.model_copy(update={"batch": self.batch.model_copy(update={"files": files, "images": images})})
 
     def for_workers(self, workers: int) -> Self:
         """Divide the limits; each process may send at least one call at a time.
@@ -321,11 +319,7 @@ class OpenAIModel(ProviderConfig):
 
 
 def _check_batch_form(model: OpenAIModel, settings: ResolvedBatches) -> None:
-    """Check that a model's settings can be expressed in the form of its batch API.
-
-    Raises:
-        ValueError: they cannot; the message gives the fix.
-    """
+    """Raise a ValueError with the fix if a model's settings cannot be expressed in the form of its batch API."""
     if settings.form == "openai":
         if settings.parameters is not None:
             raise ValueError("batch.parameters is for the forms anthropic and gemini: write them to the model's parameters")
@@ -335,10 +329,8 @@ def _check_batch_form(model: OpenAIModel, settings: ResolvedBatches) -> None:
     if settings.files is not None or model.serves is not None:
         raise ValueError(f"batch.form {settings.form} goes neither with batch.files nor with serves: remove one of them")
     if settings.form == "gemini" and model.parameters and settings.parameters is None:
-        raise ValueError(
-            "parameters are in OpenAI's words, which Gemini's batches do not take: write batch.parameters as well, for example"
-            " {generationConfig: {thinkingConfig: {thinkingBudget: 1024}}}"
-        )
+        example = "{generationConfig: {thinkingConfig: {thinkingBudget: 1024}}}"
+        raise ValueError(f"parameters are in OpenAI's words, not in Gemini's: write batch.parameters as well, for example {example}")
     for name in settings.parameters or {}:
         if name in {"model", "messages", "system", "contents", "systemInstruction", "stream", "max_tokens", "temperature"}:
             raise ValueError(f"batch.parameters contains '{name}', which chiron sets itself: remove it")

@@ -246,7 +246,7 @@ def _as_chat(message: Mapping[str, Any]) -> dict[str, Any]:
     usage = message.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     cached, written = (counted(usage.get(f"cache_{name}_input_tokens")) for name in ("read", "creation"))
-    tokens = {"prompt_tokens_details": {"cached_tokens": cached}}
+    tokens: dict[str, Any] = {"prompt_tokens_details": {"cached_tokens": cached}}
     if "input_tokens" in usage and "output_tokens" in usage:
         tokens |= {"prompt_tokens": counted(usage["input_tokens"]) + cached + written, "completion_tokens": usage["output_tokens"]}
     content = {"role": "assistant", "content": message.get("content")}

@@ -96,7 +96,7 @@ class BatchApi(BatchFormat):
     """One provider's batch API. Subclasses say how its requests, addresses and answers look."""
 
     is_online = True
-    unbilled: ClassVar[Collection[str]] = ("expired", "cancelled")
+    unbilled: Collection[str] = ("expired", "cancelled")
     key_header: ClassVar[str | None] = None
     """Header that carries the key; ``None`` for that of single calls."""
     headers: Mapping[str, str] = MappingProxyType({})

@@ -33,7 +33,7 @@ _STATUS = {3: 400, 5: 404, 7: 403, 8: 429, 9: 400, 11: 400, 16: 401, 4: 504, 13:
 class GeminiBatches(BatchApi):
     """Batches of Google's Gemini API. A call's key is the ``key`` of its line; names of files are our own."""
 
-    unbilled: ClassVar[Collection[str]] = ()  # Google does not promise it
+    unbilled: Collection[str] = ()  # Google does not promise it
     key_header = "x-goog-api-key"
     image_hours = 20.0  # Google deletes files after 48 hours, and a batch may run for 24
 

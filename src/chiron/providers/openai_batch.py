@@ -156,7 +156,7 @@ class VllmFiles(OpenAILines):
     """Files for ``vllm run-batch``, which the user runs: ``NAME.input.jsonl`` is answered in ``NAME.output.jsonl``."""
 
     is_online = False
-    unbilled: ClassVar[Collection[str]] = ()
+    unbilled: Collection[str] = ()
 
     def __init__(self, provider: OpenAICompatible, settings: ResolvedBatches) -> None:
         """``settings.files``: the folder."""
