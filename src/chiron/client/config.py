@@ -185,11 +185,6 @@ class ResolvedBatches(BatchSettings):
     max_requests: PositiveInt
     max_megabytes: PositiveFloat
 
-    @property
-    def max_bytes(self) -> int:
-        """Most bytes of the requests of one batch."""
-        return int(self.max_megabytes * 1e6)
-
 
 _FORM_OF_HOST: Mapping[str, BatchForm] = {"api.anthropic.com": "anthropic", "generativelanguage.googleapis.com": "gemini"}
 _LIMITS: Mapping[BatchForm, tuple[int, float]] = {"openai": (50_000, 200.0), "anthropic": (100_000, 256.0), "gemini": (50_000, 2000.0)}

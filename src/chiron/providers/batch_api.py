@@ -38,7 +38,7 @@ class BatchFormat(ABC):
     def __init__(self, provider: OpenAICompatible, settings: ResolvedBatches) -> None:
         """``provider``: the endpoint."""
         self.provider, self.settings, self.name = provider, settings, provider.name
-        self.max_requests, self.max_bytes = settings.max_requests, settings.max_bytes
+        self.max_requests, self.max_bytes = settings.max_requests, int(settings.max_megabytes * 1e6)
         links = settings.images
         self.images = ImageFolder(links, provider.encoded) if isinstance(links, ImageLinks) else None
         self.uploads: UploadedImages | None = None

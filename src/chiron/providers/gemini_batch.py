@@ -6,7 +6,7 @@ Google's OpenAI-compatible address creates and lists batches too, but neither up
 import json
 import urllib.parse
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from chiron.client.batch_record import Batch, BatchStatus
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
