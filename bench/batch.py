@@ -1,4 +1,7 @@
-"""Ten thousand calls through the fake batch server, with faults of each kind. ``python -m bench.batch SHARE`` takes another share."""
+"""Ten thousand calls through the fake batch server, with faults of each kind, in each form of the API.
+
+``python -m bench.batch SHARE FORM`` takes another share of faults, and one form only.
+"""
 
 import asyncio
 import resource
@@ -16,6 +19,7 @@ from chiron.client.ledger import Ledger
 from chiron.client.provider import BuildContext
 from chiron.providers.openai_provider import OpenAIProvider
 from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
+from tests.support.batch_forms import FORMS
 from tests.support.calls import a_call
 
 CALLS = 10_000
@@ -30,13 +34,18 @@ async def asked(client: ModelClient) -> int:
     return sum(not isinstance(reply, BaseException) for reply in replies)
 
 
-def main(share: float = 0.05) -> None:
+def main(share: float | str = 0.05, *forms: str) -> None:
     """Send the calls in batches of at most 100, and count the replies on both sides."""
-    heading(f"{CALLS:,} calls by batch, {share:.0%} faults of each kind")
+    for form in forms or FORMS:
+        _run(float(share), form)
+
+
+def _run(share: float, form: str) -> None:
+    heading(f"{CALLS:,} calls by batch in the form {form}, {share:.0%} faults of each kind")
     faults = BatchFaults.of_each_kind(share, seed=1)
-    batch = {"quiet": 0.05, "poll": 0.05, "max_requests": 100, "attempts": 20}
+    batch = {"form": form, "quiet": 0.05, "poll": 0.05, "max_requests": 100, "attempts": 20}
     began, busy = time.perf_counter(), time.process_time()
-    with tempfile.TemporaryDirectory() as name, BatchEndpoint(lambda _: "yes", batch_faults=faults) as server:
+    with tempfile.TemporaryDirectory() as name, BatchEndpoint(lambda _: "yes", form=form, batch_faults=faults) as server:
         config = OpenAIModel.model_validate({"provider": "openai", "base_url": server.base_url, "model": "m", "batch": batch})
         endpoint = OpenAIProvider().build("m", config, BuildContext(PictureStore()))
         with Ledger.open(Path(name) / "ledger.sqlite") as ledger:
@@ -52,4 +61,4 @@ def main(share: float = 0.05) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    main(*sys.argv[1:])

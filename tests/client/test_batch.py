@@ -29,12 +29,15 @@ from chiron.mics.config import load_config
 from chiron.providers.openai_provider import OpenAIProvider
 from chiron.providers.registry import RoleCall, probe
 from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
+from tests.support.batch_forms import FORMS, NOT_IN
 from tests.support.calls import a_call
 from tests.support.command import environment
 from tests.support.runs import config_of, team, write_config
 from tests.support.waiting import PATIENCE
 
 QUICK: dict[str, Any] = {"quiet": 0.01, "poll": 0.01}
+POINTS = ["before the upload", "after the upload", "before the batch was created", "after the batch was created", "after the download"]
+over_forms = pytest.mark.parametrize("form", FORMS)
 PRICE = {"input": 1.0, "output": 1_000_000.0}
 
 
@@ -45,7 +48,8 @@ def answer(body: dict[str, Any]) -> str:
 def open_client(
     folder: Path, server: BatchEndpoint, *, budget: float | None = None, batch: dict[str, Any] | None = None, **model: Any
 ) -> ModelClient:
-    values = {"provider": "openai", "base_url": server.base_url, "model": "m", "batch": {**QUICK, **(batch or {})}, **model}
+    form = {} if "files" in (batch or {}) else {"form": server.name}
+    values = {"provider": "openai", "base_url": server.base_url, "model": "m", "batch": {**QUICK, **form, **(batch or {})}, **model}
     endpoint = OpenAIProvider().build("m", OpenAIModel.model_validate(values), BuildContext(PictureStore()))
     ledger = Ledger.open(folder / "ledger.sqlite")
     return ModelClient({"m": endpoint}, ledger, Budget(budget, spent=ledger.spent_usd()))
@@ -128,8 +132,9 @@ def test_the_requests_are_those_of_openais_own_client(tmp_path: Path) -> None:
     assert server.orders[1] == {**server.orders[0], "input_file_id": file.id}
 
 
-def test_one_remaining_call_is_a_batch_of_its_own(tmp_path: Path) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_one_remaining_call_is_a_batch_of_its_own(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         assert texts(asked(open_client(tmp_path, server), calls(1))) == expected(1)
     assert server.asked.total() == 1
 
@@ -180,13 +185,13 @@ def test_a_request_larger_than_a_batch_fails_alone(tmp_path: Path) -> None:
     assert texts(replies[1:]) == expected(1)
 
 
-KINDS = [name for name in BatchFaults.__dataclass_fields__ if name != "seed"]
+KINDS = [(form, name) for form in FORMS for name in BatchFaults.__dataclass_fields__ if name != "seed" and name not in NOT_IN[form]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_call_is_answered_once_whatever_fails(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("form", "kind"), KINDS)
+def test_every_call_is_answered_once_whatever_fails(tmp_path: Path, form: str, kind: str) -> None:
     faults = BatchFaults(**{kind: 0.4}, seed=3)
-    with BatchEndpoint(answer, batch_faults=faults) as server:
+    with BatchEndpoint(answer, form=form, batch_faults=faults) as server:
         client = open_client(tmp_path, server, batch={"attempts": 60, "max_requests": 4})
         assert texts(asked(client, calls(30))) == expected(30)
     assert server.happened[kind]
@@ -194,19 +199,21 @@ def test_every_call_is_answered_once_whatever_fails(tmp_path: Path, kind: str) -
     assert len(server.replied) == 30
 
 
-def test_a_call_that_fails_in_every_batch_fails_and_the_others_do_not(tmp_path: Path) -> None:
+@over_forms
+def test_a_call_that_fails_in_every_batch_fails_and_the_others_do_not(tmp_path: Path, form: str) -> None:
     def fussy(body: dict[str, Any]) -> str:
         return "" if body["messages"][0]["content"] == "case 1" else answer(body)
 
-    with BatchEndpoint(fussy) as server:
+    with BatchEndpoint(fussy, form=form) as server:
         replies = asked(open_client(tmp_path, server), calls(3))
     assert isinstance(replies[1], CallFailed)
     assert texts([replies[0], replies[2]]) == ["re: case 0", "re: case 2"]
     assert server.billed[calls(3)[1].key] == 3, "batch.attempts"
 
 
-def test_a_batch_that_is_cancelled_by_hand_keeps_its_answers_and_the_rest_is_sent_again(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_batch_that_is_cancelled_by_hand_keeps_its_answers_and_the_rest_is_sent_again(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server)
 
         async def main() -> list[Reply | BaseException]:
@@ -222,12 +229,13 @@ def test_a_batch_that_is_cancelled_by_hand_keeps_its_answers_and_the_rest_is_sen
                 client.ledger.close()
 
         assert texts(asyncio.run(main())) == expected(6)
-    assert [len(data.splitlines()) for data in server.uploaded] == [6, 5]
+    assert [len(data.splitlines()) for data in server.uploaded] == [6, 6 if form == "gemini" else 5]
     assert set(server.replied.values()) == {1}
 
 
-def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@pytest.mark.parametrize(("form", "code"), [("openai", "model_not_found"), ("gemini", "INVALID_ARGUMENT")])
+def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_path: Path, form: str, code: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server, budget=100.0, price=PRICE)
 
         async def main() -> list[Reply | BaseException]:
@@ -244,17 +252,19 @@ def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_p
         replies = asyncio.run(main())
         assert all(isinstance(reply, ConfigurationError) for reply in replies)
         assert not server.files, "the requests contain patients' texts"
-        assert "model_not_found" in str(replies[0])
+        assert code in str(replies[0])
         assert "case 0" not in str(replies[0]), "messages may quote patients' texts"
         assert client.ledger.spent_usd() == 0
         client.ledger.close()
 
 
-def test_a_provider_that_does_not_answer_stops_the_run_after_the_outage(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, batch_faults=BatchFaults(upload_500=1.0)) as server:
+@over_forms
+def test_a_provider_that_does_not_answer_stops_the_run_after_the_outage(tmp_path: Path, form: str) -> None:
+    faults = BatchFaults(poll_500=1.0) if form == "anthropic" else BatchFaults(upload_500=1.0)
+    with BatchEndpoint(answer, form=form, batch_faults=faults) as server:
         replies = asked(open_client(tmp_path, server, batch={"outage": 0.05}), calls(2))
     assert all(isinstance(reply, EndpointDown) for reply in replies)
-    with BatchEndpoint(answer) as again:  # the same command, once it answers
+    with BatchEndpoint(answer, form=form) as again:  # the same command, once it answers
         record = next((tmp_path / "batches").glob("*.json"))
         record.write_text(record.read_text().replace(server.base_url, again.base_url))
         assert texts(asked(open_client(tmp_path, again), calls(2))) == expected(2)
@@ -288,8 +298,9 @@ def test_a_batch_whose_collection_fails_stays_reserved_and_is_collected_later(
     assert set(server.asked.values()) == {1}
 
 
-def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server, budget=1000.0, price=PRICE, batch={"price_factor": 0.5})
         replies = stopped(client, calls(4), lambda: any("(0 of 4 done)" in line for line in client.batches()) and bool(server.batches))
         assert all(isinstance(reply, RunStopped) for reply in replies)
@@ -308,8 +319,9 @@ def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: P
             assert ledger.spent_usd() == pytest.approx(4 * 3 * 0.5, abs=0.1), "three tokens a reply, at half price"
 
 
-def test_a_resume_fits_into_a_budget_that_the_batch_has_used_up(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_resume_fits_into_a_budget_that_the_batch_has_used_up(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server, budget=17.0, price=PRICE)
         stopped(client, calls(4), lambda: bool(server.batches))
         server.running = False
@@ -317,8 +329,9 @@ def test_a_resume_fits_into_a_budget_that_the_batch_has_used_up(tmp_path: Path) 
     assert set(server.replied.values()) == {1}
 
 
-def test_calls_without_money_wait_for_the_batch_that_has_it(tmp_path: Path) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_calls_without_money_wait_for_the_batch_that_has_it(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         # Room for two calls of at most 4 dollars; replies cost 3.
         assert texts(asked(open_client(tmp_path, server, budget=9.5, price=PRICE), calls(2))) == expected(2)
         replies = asked(open_client(tmp_path, server, budget=12.5, price=PRICE), calls(4))
@@ -327,8 +340,9 @@ def test_calls_without_money_wait_for_the_batch_that_has_it(tmp_path: Path) -> N
     assert [len(data.splitlines()) for data in server.uploaded] == [2, 1]
 
 
-def test_results_on_disk_are_used_by_the_call_that_asks_for_them_later(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_results_on_disk_are_used_by_the_call_that_asks_for_them_later(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         client = open_client(tmp_path, server)
         stopped(client, calls(4), lambda: bool(server.batches))
         server.running = False
@@ -339,8 +353,9 @@ def test_results_on_disk_are_used_by_the_call_that_asks_for_them_later(tmp_path:
     assert not list((tmp_path / "batches").iterdir())
 
 
-def test_a_model_with_an_open_batch_is_not_asked_live(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_model_with_an_open_batch_is_not_asked_live(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         stopped(open_client(tmp_path, server), calls(2), lambda: bool(server.batches))
         values = {"provider": "openai", "base_url": server.base_url, "model": "m"}
         live = OpenAIProvider().build("m", OpenAIModel.model_validate(values), BuildContext(PictureStore()))
@@ -367,52 +382,59 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from tests.client.test_batch import asked, calls, open_client
 from chiron.client import batch_record
-from chiron.providers.openai_batch import OpenAIBatches
 
-folder, address, point = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder, point = Path(sys.argv[1]), sys.argv[4]
 
 
 class Server:
-    base_url = address
+    base_url, name = sys.argv[2:4]
 
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-real = OpenAIBatches._json
+client = open_client(folder, Server(), budget=1000.0, price={"input": 1.0, "output": 1_000_000.0})
+service = client.endpoints["m"].batch.service
 
 
-async def _json(self, method, path, **more):
-    if point == "before the upload" and path == "/files":
+def dying(real):
+    async def step(batch):
+        await real(batch)
         die()
-    value = await real(self, method, path, **more)
-    points = {("POST", "/files"): "after the upload", ("POST", "/batches"): "after the batch was created"}
-    if points.get((method, path)) == point:
-        die()
-    return value
+
+    return step
 
 
-OpenAIBatches._json = _json
+if point == "before the upload":
+    service.upload = die
+if point == "after the upload":
+    service.upload = dying(service.upload)
+if point == "before the batch was created":
+    service.create = die
+if point == "after the batch was created":
+    service.create = dying(service.create)
 if point == "after the download":
     batch_record.Batch.read_results = die
-asked(open_client(folder, Server(), budget=1000.0, price={"input": 1.0, "output": 1_000_000.0}), calls(6))
+asked(client, calls(6))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["before the upload", "after the upload", "after the batch was created", "after the download"])
-def test_a_process_that_is_killed_pays_for_no_call_twice(tmp_path: Path, point: str) -> None:
-    with BatchEndpoint(answer) as server:
+@pytest.mark.parametrize("point", POINTS)
+@over_forms
+def test_a_process_that_is_killed_pays_for_no_call_twice(tmp_path: Path, form: str, point: str) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         root = Path(__file__).parents[2]
         env = environment()
         env["PYTHONPATH"] = f"{env['PYTHONPATH']}{os.pathsep}{root}"
-        killed = subprocess.run([sys.executable, "-c", _SCRIPT, str(tmp_path), server.base_url, point], env=env, check=False, cwd=root)
+        command = [sys.executable, "-c", _SCRIPT, str(tmp_path), server.base_url, form, point]
+        killed = subprocess.run(command, env=env, check=False, cwd=root)
         assert killed.returncode == -signal.SIGKILL
         client = open_client(tmp_path, server, budget=1000.0, price=PRICE)
         assert texts(asked(client, calls(6))) == expected(6)
-        assert not server.files or point == "after the upload"
-    assert len(server.batches) == 1
+        assert not server.files, "an upload whose ID was lost is found again"
+    assert len(server.batches) == len(server.uploaded) == 1
     assert len(server.replied) == 6
     assert set(server.replied.values()) == {1}
     with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
@@ -457,10 +479,11 @@ def test_a_folder_that_cannot_be_written_stops_the_run_with_its_name(tmp_path: P
     assert not server.uploaded
 
 
+@over_forms
 def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves_that_to_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         with_an_open_batch(tmp_path, server)
         client = open_client(tmp_path, server)
         queue = client.endpoints["m"].batch
@@ -473,10 +496,11 @@ def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves
         monkeypatch.setattr(queue.service, "discard", stop)
         monkeypatch.setattr(batch, "_DISCARD_AT_END", 0.05)
         asked(client, calls(2))
-        assert len(server.files) == 2, "requests and answers, with the texts of patients"
+        monkeypatch.setattr(batch, "_DISCARD_AT_END", PATIENCE)
+        assert len(server.files) == (1 if form == "anthropic" else 2), "requests and answers, with the texts of patients"
         (record,) = read_open_batches(tmp_path)
         assert record.ended == "completed"
-        server.files.pop("file-0")  # the stopped process was half through
+        server.files.popitem()  # the stopped process was half through
         asked(open_client(tmp_path, server), [])
         assert not server.files
         assert read_open_batches(tmp_path), "its results are still needed"
@@ -485,19 +509,23 @@ def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves
     assert len(server.batches) == 1
 
 
-def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         server.delete_status = 500
         assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
-        assert "the files of batch batch_0 of model 'm' could not be deleted at the provider" in caplog.text
+        assert f"the files of batch {next(iter(server.batches))} of model 'm' could not be deleted at the provider" in caplog.text
         server.delete_status = 200
         asked(open_client(tmp_path, server), [])
         assert not server.files
         assert not list((tmp_path / "batches").iterdir())
 
 
-def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with BatchEndpoint(answer) as server:
+@over_forms
+def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         server.delete_status = 405
         assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
     assert caplog.text.count("delete them on its page") == 1
@@ -507,7 +535,7 @@ def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, caplo
 def with_an_open_batch(folder: Path, server: BatchEndpoint, **options: Any) -> None:
     """Stop a run once the provider has its batch of two calls."""
     client = open_client(folder, server, **options)
-    stopped(client, calls(2), lambda: any('"batch_id": "batch_0"' in p.read_text() for p in folder.glob("batches/*.json")))
+    stopped(client, calls(2), lambda: any('batch_0"' in p.read_text() for p in folder.glob("batches/*.json")))
     server.running = False
 
 
@@ -524,14 +552,18 @@ def test_a_full_disk_during_the_download_is_reported_as_such(tmp_path: Path) -> 
     assert not any(isinstance(reply, Reply) for reply in replies)
 
 
-def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
-        server.batches["gone"] = server.batches.pop("batch_0") | {"id": "gone"}
+        name = next(iter(server.batches))
+        server.batches["gone"] = server.batches.pop(name) | {"id": "gone"}
         client = open_client(tmp_path, server, budget=100.0, price=PRICE)
         assert texts(asked(client, calls(2))) == expected(2)
     assert len(server.uploaded) == 2
-    assert "batch batch_0 of model 'm' was deleted" in caplog.text
+    assert f"batch {name} of model 'm' was deleted" in caplog.text
     assert "count as possibly spent" in caplog.text
     with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.possibly_spent_usd() == pytest.approx(8.0, abs=0.1)
@@ -547,8 +579,9 @@ def test_a_batch_that_the_provider_lists_is_waited_for_although_it_is_not_found(
     assert len(server.uploaded) == 1
 
 
-def test_a_batch_is_not_deleted_because_the_address_answers_nothing_but_404(tmp_path: Path) -> None:
-    with BatchEndpoint(answer, running=True) as server:
+@over_forms
+def test_a_batch_is_not_deleted_because_the_address_answers_nothing_but_404(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
         with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
         server.not_found = 1000
         server.lists = False
@@ -606,11 +639,12 @@ def test_a_folder_of_files_is_relative_to_the_configuration(tmp_path: Path) -> N
     assert model.batches.files == str(tmp_path / "out")
 
 
-def test_money_for_calls_that_a_killed_process_had_not_sent_is_free_again(tmp_path: Path) -> None:
+@over_forms
+def test_money_for_calls_that_a_killed_process_had_not_sent_is_free_again(tmp_path: Path, form: str) -> None:
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin_attempt(a_call("case 0", max_tokens=4), 4.0, QUEUED)
         assert ledger.spent_usd() == 4.0
-    with BatchEndpoint(answer) as server:
+    with BatchEndpoint(answer, form=form) as server:
         client = open_client(tmp_path, server, budget=5.0, price=PRICE)
         assert client.budget.spent == 0
         assert texts(asked(client, calls(1))) == expected(1)

@@ -11,6 +11,7 @@ import pytest
 
 from chiron.errors import InputError
 from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
+from tests.support.batch_forms import FORMS
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import CHIRON, chiron, environment
 from tests.support.runs import JUDGE, MENTORS, config_of, execute, team, write_config
@@ -36,21 +37,28 @@ def simulation(cases: Path) -> Simulation:
     return Simulation(known_answers(cases), skill=0.1)
 
 
-def all_by_batch(address: str, **search: Any) -> dict[str, Any]:
-    return team(address, model={"batch": BATCH}, **search)
+def all_by_batch(address: str, *, form: str = "openai", **search: Any) -> dict[str, Any]:
+    return team(address, model={"batch": {**BATCH, "form": form}}, **search)
 
 
 @pytest.mark.slow
-def test_a_search_by_batches_sends_few_waves_and_finds_the_same_paths(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_a_search_by_batches_sends_few_waves_and_finds_the_same_paths(tmp_path: Path, form: str) -> None:
     cases = write_cases(tmp_path, 8)
-    with BatchEndpoint(simulation(cases).reply) as server:
-        execute(cases, config_of(team(server.base_url)), tmp_path / "live")
+    with BatchEndpoint(simulation(cases).reply, form=form) as server:
+        # Anthropic takes no higher temperature than 1.
+        warm: dict[str, Any] = {"temperatures": [0.9, 0.2], "mentor_temperature": 0.9}
+        execute(cases, config_of(team(server.base_url, **warm)), tmp_path / "live")
         live = server.seen.requests
-        summary = execute(cases, config_of(all_by_batch(server.base_url)), tmp_path / "batch")
+        summary = execute(cases, config_of(all_by_batch(server.base_url, form=form, **warm)), tmp_path / "batch")
         assert server.seen.requests == live, "no call is sent live"
     assert summary.pending == 0
     assert files(tmp_path / "batch") == files(tmp_path / "live")
-    judged = [order for order, data in zip(server.orders, server.uploaded, strict=True) if b'"model":"judge"' in data]
+    judged = [
+        data
+        for batch, data in zip(server.batches.values(), server.uploaded, strict=True)
+        if batch.get("model") == "judge" or b'"model":"judge"' in data
+    ]
     # A depth takes a wave of mentors, of interns and of the judge; the verified policy adds one of interns and judge.
     assert len(judged) <= 2 * (3 * 2 + 1) * 2
     assert set(server.replied.values()) == {1}

@@ -17,7 +17,7 @@ import pytest
 
 from chiron.cases.reader import Shard
 from chiron.client import ledger_merge
-from chiron.client.batch_record import FOLDER, RequestFile
+from chiron.client.batch_record import FOLDER, Batch, RequestFile
 from chiron.client.call import Reply, Usage
 from chiron.client.ledger import Ledger, StoredResult
 from chiron.errors import InputError
@@ -60,13 +60,28 @@ def files(run: Path) -> list[bytes]:
     return [(run / name).read_bytes() for name in ("paths.jsonl", "rejected.jsonl")]
 
 
+def with_open_batch(run: Path) -> Batch:
+    file = RequestFile(run / FOLDER, "20260101-000000-x")
+    file.add("k", b"{}")
+    return file.close("gpt", "https://example.org/v1")
+
+
+def test_nothing_is_merged_into_a_run_with_an_open_batch(tmp_path: Path) -> None:
+    done = a_run(tmp_path / "done", {"a": (0, "depth")})
+    merge_runs([done], tmp_path / "all")
+    batch = with_open_batch(tmp_path / "all")
+    more = a_run(tmp_path / "more", {"b": (1, "depth")})
+    with pytest.raises(InputError, match=r"all has 1 open batch .*run its search again"):
+        merge_runs([more], tmp_path / "all")
+    assert len(rows(tmp_path / "all", "results")) == 1
+    batch.remove()
+    assert merge_runs([more], tmp_path / "all").new_results == 1
+
+
 def test_a_run_with_an_open_batch_is_not_merged_before_it_is_collected(tmp_path: Path) -> None:
     done = a_run(tmp_path / "done", {"a": (0, "depth")})
     waiting = a_run(tmp_path / "waiting", {"b": (1, "pending")})
-    (waiting / FOLDER).mkdir()
-    file = RequestFile(waiting / FOLDER, "20260101-000000-x")
-    file.add("k", b"{}")
-    batch = file.close("gpt", "https://example.org/v1")
+    batch = with_open_batch(waiting)
     with pytest.raises(InputError, match=r"waiting has 1 open batch \(batch 20260101-000000-x of .*: 1 call.*run its search again"):
         merge_runs([done, waiting], tmp_path / "all")
     assert not (tmp_path / "all").exists()

@@ -218,7 +218,7 @@ def test_a_server_without_a_system_role_gets_its_text_before_the_first_user_turn
 
     def turns(*messages: Message) -> list[tuple[str, list[str]]]:
         client = openai_client("http://127.0.0.1:9/v1", system_role="user")
-        return [(m.role, [p.text if isinstance(p, TextPart) else "image" for p in m.parts]) for m in client._turns(messages)]
+        return [(m.role, [p.text if isinstance(p, TextPart) else "image" for p in m.parts]) for m in client.turns(messages)]
 
     system, user = Message("system", (TextPart("Be exact."),)), Message("user", (TextPart("Why?"),))
     assert turns(system, user) == [("user", ["Be exact.\n\nWhy?"])]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.batch_collector import BatchCollector, BatchRefused, BatchTimes
-from chiron.client.batch_record import DELETED, FOLDER, Batch, BatchService, RequestFile, open_batches
+from chiron.client.batch_record import FOLDER, Batch, BatchService, RequestFile, open_batches
 from chiron.client.call import Call, Reply
 from chiron.client.failures import CallerFault, CallFailed, LeftInBatch, RateLimited, RunStopped, Transient
 from chiron.client.ledger import Ledger
@@ -18,6 +18,8 @@ from chiron.errors import DiskError, InputError
 _log = logging.getLogger(__name__)
 _DISCARD_AT_END = 10.0
 """Seconds for the provider to delete files at the end of a process."""
+_DISCARD_IMAGES = 120.0
+"""Seconds for the provider to delete images at the end of a process."""
 _SHOWN = 3
 """Maximum number of batches of a model that are described one by one."""
 
@@ -64,6 +66,7 @@ class BatchQueue:
             InputError: a batch was sent to another address.
         """
         self._folder, self._all_wait, self._stored = folder, all_wait, stored
+        self.service.open(folder, self.model)
         for batch in batches:
             record = batch.record
             if record.address != self.service.address:
@@ -73,7 +76,7 @@ class BatchQueue:
                     " sent and paid for again"
                 )
             if batch.results.is_file():
-                batch.read_results()
+                batch.read_results(self.service)
             self._count += 1
             batch.number = self._count
             self.batches.append(batch)
@@ -104,8 +107,8 @@ class BatchQueue:
         del self._batch_of[key]
         if result is None:
             state = batch.record.ended
-            # A provider does not charge for requests that it did not run before the end. What a deleted batch ran is unknown.
-            billed = state in {"completed", DELETED}
+            # Most providers do not charge for requests that they did not run before the end. What a deleted batch ran is unknown.
+            billed = state not in self.service.unbilled
             raise Transient(f"{self.model}: no result in batch {batch.record.batch_id} ({state})", maybe_billed=billed)
         try:
             return self.service.read(call, result)
@@ -193,7 +196,7 @@ class BatchQueue:
     async def _request(self, call: Call) -> bytes | None:
         """Return the request of a call; ``None`` if it cannot be made, or is no longer waited for."""
         try:
-            line = await self.service.request(call)
+            line = await self._collector.steadily(lambda: self.service.request(call))
         except CallFailed as failure:
             self._fail([call.key], failure)
             return None
@@ -259,6 +262,19 @@ class BatchQueue:
             except DiskError as problem:
                 _log.warning("%s", problem)
 
+    async def _discard_images(self) -> None:
+        """Delete the images that were uploaded on their own, unless a batch still needs them."""
+        if not all(batch.is_read for batch in self.batches):
+            return
+        try:
+            await asyncio.wait_for(self.service.discard_images(), _DISCARD_IMAGES)
+        except (CallFailed, TimeoutError) as failure:
+            _log.warning(
+                "images of model '%s' could not be deleted at the provider (%s): delete them on its page, or run the same command again",
+                self.model,
+                failure.public if isinstance(failure, CallFailed) else f"not within {_DISCARD_IMAGES:.0f} s",
+            )
+
     def _tidy(self) -> None:
         """Delete the files of batches whose replies are all in the ledger, once the provider's copies are deleted."""
         for batch in [b for b in self.batches if b.is_read and b.record.discarded]:
@@ -292,6 +308,7 @@ class BatchQueue:
         except TimeoutError:
             _log.warning("the provider of model '%s' does not delete the files of its batches now: the next run tries again", self.model)
         self._tidy()
+        await self._discard_images()
 
     def lines(self) -> list[str]:
         """Describe the batches in progress, one line each."""
@@ -306,7 +323,12 @@ class BatchQueue:
         return [*lines, f"{self.model}: {trouble}"] if trouble and lines else lines
 
     def notes(self) -> dict[str, str]:
-        """Return a note about batches that are left with the provider."""
+        """Return notes about what was saved, and about batches that are left with the provider."""
+        saved = self.service.saved_bytes / 1e6
+        text = f"requests of model '{self.model}' refer to their images, and are {saved:,.1f} MB smaller for it"
+        return {**({f"images {self.model}": text} if saved else {}), **self._left_notes()}
+
+    def _left_notes(self) -> dict[str, str]:
         left = [b for b in self.batches if not b.is_read]
         calls = sum(self._batch_of.get(key) is b for b in left for key in b.record.keys)
         if self._halted is None or not calls:

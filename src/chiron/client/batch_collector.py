@@ -88,7 +88,7 @@ class BatchCollector:
         await self._steadily(lambda: self.service.download(batch, part))
         try:
             part.replace(batch.results)
-            await asyncio.to_thread(batch.read_results)
+            await asyncio.to_thread(batch.read_results, self.service)
             batch.requests.unlink(missing_ok=True)
         except OSError as error:
             raise unwritten(batch.results, error) from error
@@ -123,10 +123,22 @@ class BatchCollector:
             )
 
     async def _steadily(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a request to the provider until it succeeds. Rate limits are waited for, however long they last.
+        """Repeat a request for a batch, as :meth:`steadily`.
 
         Raises:
             ConfigurationError: the provider rejects it.
+            EndpointDown: the provider has not answered for too long.
+        """
+        try:
+            return await self.steadily(request)
+        except CallerFault as failure:
+            raise ConfigurationError(f"model '{self.model}': its batch is refused: {failure.public}") from failure
+
+    async def steadily(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request to the provider until it succeeds. Rate limits are waited for, however long they last.
+
+        Raises:
+            CallerFault: the provider rejects it.
             EndpointDown: the provider has not answered for too long.
         """
         loop = asyncio.get_running_loop()
@@ -135,8 +147,8 @@ class BatchCollector:
         while True:
             try:
                 result = await request()
-            except CallerFault as failure:
-                raise ConfigurationError(f"model '{self.model}': its batch is refused: {failure.public}") from failure
+            except CallerFault:
+                raise
             except RateLimited as failure:
                 since, self.trouble = None, failure.public
                 pause = failure.retry_after if failure.retry_after is not None else wait

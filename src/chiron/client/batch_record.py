@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from chiron.client.call import Call, Reply
 from chiron.errors import InputError
@@ -13,6 +13,8 @@ from chiron.io import unwritten, write_atomically
 
 FOLDER = "batches"
 """Folder next to the ledger."""
+IMAGES = "images"
+"""Folder within it, with records of the images that were uploaded on their own."""
 DELETED = "deleted"
 """How a batch ended that the provider no longer has."""
 _RECORDS = "[!.]*.json"
@@ -34,8 +36,12 @@ class BatchRecord:
     """Keys of the calls, in the order of the requests."""
     created: float
     """Seconds since the epoch."""
+    uploading: bool = False
+    """Whether the requests may have been uploaded although their ID is unknown."""
     input_id: str | None = None
     """The provider's ID of the uploaded requests."""
+    newest: str | None = None
+    """The provider's newest batch before this one was created; ``None`` if unknown, and empty if it had none."""
     creating: bool = False
     """Whether the batch may have been created although its ID is unknown."""
     batch_id: str | None = None
@@ -89,8 +95,29 @@ class BatchService(Protocol):
     """Maximum number of requests of one batch."""
     is_online: bool
     """Whether the provider also answers single calls."""
+    unbilled: Collection[str]
+    """Ends of a batch after which a request without a result surely costs nothing."""
     max_bytes: int
     """Maximum size of the requests of one batch."""
+
+    saved_bytes: int
+    """Bytes that requests are smaller because they refer to images."""
+
+    def open(self, folder: Path, model: str) -> None:
+        """Read what earlier processes have stored in the folder of the batches. ``model``: configured name.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        ...
+
+    async def discard_images(self) -> None:
+        """Delete the images that were uploaded on their own. Called once no batch needs them.
+
+        Raises:
+            CallFailed: the provider does not answer.
+        """
+        ...
 
     async def request(self, call: Call) -> bytes:
         """Return the line of the call in the file of requests, without its end.
@@ -136,6 +163,10 @@ class BatchService(Protocol):
         """
         ...
 
+    def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
+        """Return the key in a line of the results, and whether the line is an answer."""
+        ...
+
     def read(self, call: Call, result: bytes) -> Reply:
         """Parse one result.
 
@@ -172,13 +203,14 @@ class Batch:
         """Whether the results are known."""
         return self._places is not None
 
-    def read_results(self) -> None:
+    def read_results(self, service: BatchService) -> None:
         """Find the line of each call. An answer is preferred to an error; lines that are damaged or of other calls are ignored."""
         places: dict[str, tuple[int, bool]] = {}
         known = set(self.record.keys)
         for start, line in _lines(self.results):
-            key, answered = _head(line)
-            if key in known and (key not in places or (answered and not places[key][1])):
+            value = _decoded(line)
+            key, answered = service.head(value) if isinstance(value, dict) else (None, False)
+            if isinstance(key, str) and key in known and (key not in places or (answered and not places[key][1])):
                 places[key] = (start, answered)
         self._places = places
 
@@ -218,16 +250,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             start += len(line)
 
 
-def _head(line: bytes) -> tuple[str | None, bool]:
-    """Return the key of a result, and whether it is an answer."""
+def _decoded(line: bytes) -> object:
     try:
-        value = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError):
-        return None, False
-    if not isinstance(value, dict) or not isinstance(key := value.get("custom_id"), str):
-        return None, False
-    response = value.get("response")
-    return key, isinstance(response, dict) and response.get("status_code", 200) == 200 and isinstance(response.get("body"), dict)
+        return None
 
 
 class RequestFile:

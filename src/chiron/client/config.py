@@ -3,6 +3,7 @@
 import json
 import re
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -122,17 +123,41 @@ class ServedCheckpoint(Strict):
     """Format of the served checkpoint: as written by ``chiron train`` and ``chiron convert``, or the authors' own."""
 
 
+class ImageLinks(Strict):
+    """Images as files in a folder that the user publishes."""
+
+    folder: str
+    """Folder that the images are written to, relative to the configuration file."""
+    url: str
+    """Address under which the provider reads the folder."""
+
+    @model_validator(mode="after")
+    def _address(self) -> Self:
+        if not re.fullmatch(r"(?:https?|file)://[^\s?#\"\\]+", self.url):
+            raise ValueError("url must be the address of the folder without a query, such as https://example.org/images")
+        return self
+
+
+BatchForm = Literal["openai", "anthropic", "gemini"]
+
+
 class BatchSettings(Strict):
     """How a model is asked through batches: the provider's batch API, or files for vLLM's ``run-batch``."""
 
+    form: BatchForm | None = None
+    """The batch API of the endpoint. Default: ``anthropic`` and ``gemini`` at their own addresses, elsewhere ``openai``."""
+    parameters: dict[str, Any] | None = None
+    """Sent with every request of a batch in place of the model's ``parameters``, in the words of the batch API."""
+    images: Literal["inline", "file"] | ImageLinks = "inline"
+    """How requests contain their images: their bytes, the IDs of files that are uploaded once (``anthropic``, ``gemini``), or links."""
     files: str | None = None
     """Folder for files that ``vllm run-batch`` reads and writes, relative to the configuration file. Default: the endpoint's batch API."""
     price_factor: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Price of a call in a batch, as a fraction of ``price``. Default: 0.5 at OpenAI and Azure, elsewhere 1."""
-    max_requests: PositiveInt = 50_000
-    """Most requests of one batch."""
-    max_megabytes: PositiveFloat = 200.0
-    """Most megabytes (10^6 bytes) of the requests of one batch."""
+    """Price of a call in a batch, as a fraction of ``price``. Default: 0.5 at OpenAI, Azure, Anthropic and Gemini, elsewhere 1."""
+    max_requests: PositiveInt | None = None
+    """Most requests of one batch. Default: 100,000 for ``anthropic``, else 50,000."""
+    max_megabytes: PositiveFloat | None = None
+    """Most megabytes (10^6 bytes) of the requests of one batch. Default: 256 for ``anthropic``, 2,000 for ``gemini``, else 200."""
     quiet: PositiveFloat = 2.0
     """Seconds without a new call before a batch is sent, once everything waits."""
     poll: PositiveFloat = 60.0
@@ -146,13 +171,25 @@ class BatchSettings(Strict):
     window: str = "24h"
     """``completion_window`` of the batches."""
 
-    @property
-    def max_bytes(self) -> int:
-        """Most bytes of the requests of one batch."""
-        return int(self.max_megabytes * 1e6)
+    def resolved(self, host: str) -> "ResolvedBatches":
+        """Return the settings with the defaults of the batch API at an address."""
+        form: BatchForm = self.form or (_FORM_OF_HOST.get(host, "openai") if self.files is None else "openai")
+        requests, megabytes = self.max_requests or _LIMITS[form][0], self.max_megabytes or _LIMITS[form][1]
+        return ResolvedBatches(**{**dict(self), "form": form, "max_requests": requests, "max_megabytes": megabytes})
 
 
-_HALF_PRICE = re.compile(r"(?:api\.openai\.com|[\w.-]+\.openai\.azure\.com)")
+class ResolvedBatches(BatchSettings):
+    """Settings of batches without open defaults."""
+
+    form: BatchForm
+    max_requests: PositiveInt
+    max_megabytes: PositiveFloat
+
+
+_FORM_OF_HOST: Mapping[str, BatchForm] = {"api.anthropic.com": "anthropic", "generativelanguage.googleapis.com": "gemini"}
+_LIMITS: Mapping[BatchForm, tuple[int, float]] = {"openai": (50_000, 200.0), "anthropic": (100_000, 256.0), "gemini": (50_000, 2000.0)}
+"""Most requests and megabytes of one batch, as the providers document them. Gemini documents no number of requests."""
+_HALF_PRICE = re.compile(r"(?:api\.openai\.com|[\w.-]+\.openai\.azure\.com|api\.anthropic\.com|generativelanguage\.googleapis\.com)")
 """Hosts whose batches are known to cost half."""
 
 
@@ -205,9 +242,10 @@ class OpenAIModel(ProviderConfig):
     """Whether jobs ask the model through batches, which take hours and cost less; or the settings of the batches."""
 
     @property
-    def batches(self) -> BatchSettings | None:
+    def batches(self) -> ResolvedBatches | None:
         """Settings of the batches; ``None`` if calls are sent at once."""
-        return self.batch if isinstance(self.batch, BatchSettings) else BatchSettings() if self.batch else None
+        settings = self.batch if isinstance(self.batch, BatchSettings) else BatchSettings() if self.batch else None
+        return None if settings is None else settings.resolved(urllib.parse.urlsplit(self.base_url).hostname or "")
 
     @property
     def call_price(self) -> Price | None:
@@ -238,23 +276,28 @@ class OpenAIModel(ProviderConfig):
         for name in self.parameters:
             if name in {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature"}:
                 raise ValueError(f"parameters contains '{name}', which chiron sets itself: remove it")
+        if settings is not None:
+            _check_batch_form(self, settings)
         if self.serves is not None and "mm_processor_kwargs" in self.parameters:
             raise ValueError("parameters contains 'mm_processor_kwargs', which serves also sets: remove one of them")
         try:
-            json.dumps(self.parameters, allow_nan=False, sort_keys=True)
+            json.dumps([self.parameters, settings and settings.parameters], allow_nan=False, sort_keys=True)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"parameters cannot be sent as JSON: {error}; quote dates") from None
         return self
 
     def with_paths_from(self, folder: Path) -> Self:
-        """Resolve the folder of batch files."""
-        if not isinstance(self.batch, BatchSettings) or self.batch.files is None:
+        """Resolve the folders of batch files and images."""
+        if not isinstance(self.batch, BatchSettings):
             return self
+        files, images = self.batch.files, self.batch.images
         try:
-            files = str(prompt_file(self.batch.files, folder))
+            files = files and str(prompt_file(files, folder))
+            if isinstance(images, ImageLinks):
+                images = images.model_copy(update={"folder": str(prompt_file(images.folder, folder))})
         except InputError as error:
-            raise InputError(f"batch.files: {error}") from error
-        return self.model_copy(update={"batch": self.batch.model_copy(update={"files": files})})
+            raise InputError(f"batch: {error}") from error
+        return self.model_copy(update={"batch": self.batch.model_copy(update={"files": files, "images": images})})
 
     def for_workers(self, workers: int) -> Self:
         """Divide the limits; each process may send at least one call at a time.
@@ -268,6 +311,24 @@ class OpenAIModel(ProviderConfig):
             )
         per_minute = None if self.requests_per_minute is None else self.requests_per_minute / workers
         return self.model_copy(update={"concurrency": max(1, self.concurrency // workers), "requests_per_minute": per_minute})
+
+
+def _check_batch_form(model: OpenAIModel, settings: ResolvedBatches) -> None:
+    """Raise a ValueError with the fix if a model's settings cannot be expressed in the form of its batch API."""
+    if settings.form == "openai":
+        if settings.parameters is not None:
+            raise ValueError("batch.parameters is for the forms anthropic and gemini: write them to the model's parameters")
+        if settings.images == "file":
+            raise ValueError("batch.images: chat completions take no IDs of files: write links, as {folder: ..., url: ...}, or inline")
+        return
+    if settings.files is not None or model.serves is not None:
+        raise ValueError(f"batch.form {settings.form} goes neither with batch.files nor with serves: remove one of them")
+    if settings.form == "gemini" and model.parameters and settings.parameters is None:
+        example = "{generationConfig: {thinkingConfig: {thinkingBudget: 1024}}}"
+        raise ValueError(f"parameters are in OpenAI's words, not in Gemini's: write batch.parameters as well, for example {example}")
+    for name in settings.parameters or {}:
+        if name in {"model", "messages", "system", "contents", "systemInstruction", "stream", "max_tokens", "temperature"}:
+            raise ValueError(f"batch.parameters contains '{name}', which chiron sets itself: remove it")
 
 
 class OfflineModel(ProviderConfig):

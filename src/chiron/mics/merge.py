@@ -46,7 +46,7 @@ def merge_runs(runs: Sequence[Path | str], out: Path | str) -> MergeSummary:
         out: run directory; created if missing.
 
     Raises:
-        InputError: a run is in use, damaged, of another configuration, waits for batches, or contradicts another one.
+        InputError: a run, or ``out``, is in use, damaged, of another configuration, waits for batches, or contradicts another one.
         DiskError: the disk is full.
     """
     sources, target = [RunDirectory(Path(run)) for run in runs], RunDirectory(Path(out))
@@ -63,6 +63,7 @@ def merge_runs(runs: Sequence[Path | str], out: Path | str) -> MergeSummary:
             held.enter_context(source.locked())
             _refuse_open_batches(source)
         held.enter_context(target.opened(dict(identity["identity"])))
+        _refuse_open_batches(target)
         with MergingLedger.open(target.ledger) as ledger:
             for source in sources:
                 added = ledger.merge(source.ledger, unfinished=Outcome.PENDING)
@@ -92,13 +93,15 @@ def _refuse_twice(sources: Sequence[RunDirectory], target: RunDirectory) -> None
         seen[source.path.resolve()] = str(source.path)
 
 
-def _refuse_open_batches(source: RunDirectory) -> None:
-    """Refuse a run that waits for batches: the merged run would send their calls again."""
-    if found := read_open_batches(source.path):
+def _refuse_open_batches(run: RunDirectory) -> None:
+    """Refuse a run that waits for batches. The merged run would send a source's calls again, and a target's batches may contain calls
+    that the sources have answered.
+    """
+    if found := read_open_batches(run.path):
         several = f"{len(found)} open batches" if len(found) > 1 else "1 open batch"
         raise InputError(
-            f"{source.path} has {several} ({found[0].words}): run its search again until the batches are collected, and then merge. If"
-            f" they cannot be collected, move their records in {source.path / FOLDER} away; their calls are then sent and paid for again"
+            f"{run.path} has {several} ({found[0].words}): run its search again until the batches are collected, and then merge. If"
+            f" they cannot be collected, move their records in {run.path / FOLDER} away; their calls are then sent and paid for again"
         )
 
 

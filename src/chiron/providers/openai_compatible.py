@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import zip_longest
@@ -94,8 +94,25 @@ _BYTES_A_TOKEN, _ENVELOPE_BYTES = 64, 2**20
 """Maximum reply size: bytes per token, and bytes for everything else."""
 _LOGPROB_BYTES = 4096
 """Bytes per token if its alternatives are included (``logprobs``)."""
-_HOLE = "chiron:image:69d1c2"
+HOLE = "chiron:image:69d1c2"
 """Placeholder for an image in a request."""
+
+
+def filled(payload: Mapping[str, Any], images: Sequence[bytes], hole: str = HOLE) -> bytes:
+    """Return a request as JSON, with images in place of its holes.
+
+    Images are inserted as bytes: encoding a megabyte of base64 as JSON would take most of a call's CPU time.
+
+    Raises:
+        CallerFault: a text contains the reserved mark.
+    """
+    body = json.dumps(payload, separators=(",", ":")).encode()
+    if not images:
+        return body
+    pieces = body.split(hole.encode())
+    if len(pieces) != len(images) + 1:
+        raise CallerFault(f"a text contains the reserved mark {HOLE}")
+    return b"".join([pieces[0], *(part for pair in zip(images, pieces[1:], strict=True) for part in pair)])
 
 
 class OpenAICompatible:
@@ -112,7 +129,7 @@ class OpenAICompatible:
         self.identity = _identity(config)
         self._pictures = pictures
         self._key = read_key(name, config) if need_key else None
-        self._origin = Origin(name, config.base_url, redactor(self._key))
+        self.origin = Origin(name, config.base_url, redactor(self._key))
         self._url = endpoint_url(config.base_url, "/chat/completions")
         self._session: aiohttp.ClientSession | None = None
 
@@ -137,20 +154,22 @@ class OpenAICompatible:
         """
         # Redirects are never followed: another host must not get the header with the key.
         with self.sorting_errors():
-            async with self._connection().get(endpoint_url(self.config.base_url, path), allow_redirects=False) as response:
-                return response.status, self._origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
+            url = endpoint_url(self.config.base_url, path)
+            async with self._connection().get(url, allow_redirects=False, headers=self._key_headers()) as response:
+                return response.status, self.origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
 
     @asynccontextmanager
     async def requested(
-        self, method: str, path: str, *, seconds: float | None = None, **sent: Any
+        self, method: str, path: str, *, key_header: str | None = None, seconds: float | None = None, **sent: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send another request below the base URL, and yield the response with its body unread.
+        """Send another request, and yield the response with its body unread.
 
         Args:
             method: HTTP method.
-            path: path below the base URL.
+            path: path below the base URL, or a whole URL of the same host.
+            key_header: header that carries the key at this address, if it is not that of the calls.
             seconds: time limit; by default that of a call.
-            sent: arguments of aiohttp: ``json``, ``data``, ``params``.
+            sent: arguments of aiohttp: ``json``, ``data``, ``params``, ``headers``.
 
         Raises:
             CallFailed: the connection breaks, or the status is not 200.
@@ -158,18 +177,18 @@ class OpenAICompatible:
         limit = aiohttp.ClientTimeout(total=seconds or self.config.timeout, sock_connect=min(30.0, self.config.timeout))
         with self.sorting_errors():
             # As in get(), redirects are not followed.
-            request = self._connection().request(
-                method, endpoint_url(self.config.base_url, path), allow_redirects=False, timeout=limit, **sent
-            )
+            url = endpoint_url(self.config.base_url, path) if path.startswith("/") else path
+            headers = {**self._key_headers(key_header), **sent.pop("headers", {})}
+            request = self._connection().request(method, url, allow_redirects=False, timeout=limit, headers=headers, **sent)
             async with request as response:
                 if response.status != 200:
                     text = await read_bounded(response, _MAX_LISTING_BYTES)
-                    raise classify_status(response.status, response.headers, text, self._origin)
+                    raise classify_status(response.status, response.headers, text, self.origin)
                 yield response
 
     def origin_of(self, call: Call) -> Origin:
         """Return the origin of a reply. It contains the prompt, which is removed from the server's messages."""
-        return replace(self._origin, prompt="\n".join(message.text for message in call.messages))
+        return replace(self.origin, prompt="\n".join(message.text for message in call.messages))
 
     def reply_bytes(self, call: Call) -> int:
         """Return the maximum size of a reply to ``call`` in bytes."""
@@ -187,7 +206,7 @@ class OpenAICompatible:
             CallFailed: the connection breaks, here or while the body is read.
         """
         body = await self.body(call, stream=stream)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **self._key_headers()}
         with self.sorting_errors():
             response = await send_afresh(lambda sent: self._send(body, headers, sent))
             async with response:
@@ -199,8 +218,13 @@ class OpenAICompatible:
             await self._session.close()
             self._session = None
 
-    async def body(self, call: Call, *, stream: bool = False) -> bytes:
+    async def body(self, call: Call, *, stream: bool = False, image: Callable[[ImagePart], Awaitable[bytes]] | None = None) -> bytes:
         """Return the request of a call as JSON.
+
+        Args:
+            call: the call.
+            stream: whether to ask for a stream.
+            image: returns the URL of an image; by default a ``data:`` URL with its bytes.
 
         Raises:
             CallerFault: an image is unusable, or a text contains a reserved mark.
@@ -209,7 +233,7 @@ class OpenAICompatible:
         messages = call.messages if served is None else tuple(map(as_trained, call.messages))
         payload: dict[str, Any] = {
             "model": self.config.model,
-            "messages": [self._message(m) for m in self._turns(messages)],
+            "messages": [self._message(m) for m in self.turns(messages)],
             self.config.max_tokens_field: call.max_tokens,
             **self.config.parameters,
         }
@@ -217,22 +241,12 @@ class OpenAICompatible:
             payload["temperature"] = call.temperature
         if stream:
             payload["stream"] = True
-        # Images are inserted as bytes later: encoding a megabyte of base64 as JSON would take most of a call's CPU time.
         pictures = [p for m in messages for p in m.parts if isinstance(p, ImagePart)]
         if served is not None and pictures:
             payload["mm_processor_kwargs"] = processor_arguments(served, len(pictures))
-        body = json.dumps(payload, separators=(",", ":")).encode()
-        if not pictures:
-            return body
-        pieces = body.split(_HOLE.encode())
-        if len(pieces) != len(pictures) + 1:
-            raise CallerFault(f"a text contains the reserved mark {_HOLE}")
-        whole = [pieces[0]]
-        for picture, piece in zip(pictures, pieces[1:], strict=True):
-            whole += [await self._encoded(picture), piece]
-        return b"".join(whole)
+        return filled(payload, [await (image or self.encoded)(picture) for picture in pictures])
 
-    def _turns(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    def turns(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """Return the messages in this endpoint's form: without a system role, the first user turn starts with the system text."""
         if self.config.system_role == "system":
             return messages
@@ -245,7 +259,7 @@ class OpenAICompatible:
             return (Message("user", (TextPart("\n\n".join([*(t.text for t in system), first.text])),)), *others[1:])
         return (Message("user", (*system, *first.parts)), *others[1:])
 
-    async def _encoded(self, picture: ImagePart) -> bytes:
+    async def encoded(self, picture: ImagePart) -> bytes:
         """Return a picture as a ``data:`` URL; encoded in a worker thread unless it is cached."""
         ready = self._pictures.ready(picture)
         return ready if ready is not None else await asyncio.to_thread(self._pictures.data_url, picture)
@@ -256,7 +270,7 @@ class OpenAICompatible:
             # Plain text, because many templates of local servers accept nothing else without images.
             return {"role": message.role, "content": message.text}
         content = [
-            {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image_url", "image_url": {"url": _HOLE}}
+            {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image_url", "image_url": {"url": HOLE}}
             for part in message.parts
         ]
         return {"role": message.role, "content": content}
@@ -293,20 +307,23 @@ class OpenAICompatible:
         except (aiohttp.ClientError, OSError) as error:
             # Such an error may quote the reply ("Bad status line"), so only its type is public.
             public = f"{where} broke the connection or did not send HTTP ({type(error).__name__}): is it the right address?"
-            raise Transient(self._origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
+            raise Transient(self.origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
+
+    def _key_headers(self, name: str | None = None) -> dict[str, str]:
+        """Return the header with the key, if there is one."""
+        if self._key is None:
+            return {}
+        own = name or self.config.api_key_header
+        return {own or "Authorization": self._key if own else f"Bearer {self._key}"}
 
     def _connection(self) -> aiohttp.ClientSession:
         if self._session is None:
-            headers = dict(self.config.headers)
-            if self._key is not None:
-                own = self.config.api_key_header
-                headers[own or "Authorization"] = self._key if own else f"Bearer {self._key}"
             self._session = aiohttp.ClientSession(
                 trace_configs=[tracing()],
                 # The limiter controls concurrency; a second limit here would hide waiting calls from it.
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=min(30.0, self.config.timeout)),
-                headers=headers,
+                headers=self.config.headers,
                 proxy=proxy_for(self.config.base_url),
             )
         return self._session
@@ -336,6 +353,8 @@ def _identity(config: OpenAIModel) -> str:
         shape["system_role"] = config.system_role
     if config.revision:
         shape["revision"] = config.revision
+    if (batches := config.batches) is not None and batches.parameters is not None:
+        shape["batch_parameters"] = batches.parameters
     if config.serves is not None:
         shape["serves"] = config.serves.model_dump()
     suffix = f" {json.dumps(shape, sort_keys=True)}" if shape else ""

@@ -10,14 +10,18 @@ from chiron.client.attempts import RetryPolicy
 from chiron.client.batch import BatchQueue
 from chiron.client.batch_collector import BatchTimes
 from chiron.client.call import Call
-from chiron.client.config import OpenAIModel
+from chiron.client.config import BatchForm, OpenAIModel
 from chiron.client.failures import CallFailed, one_line
 from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, Piece, ProviderType
+from chiron.providers.anthropic_batch import AnthropicBatches
+from chiron.providers.batch_api import BatchApi
+from chiron.providers.gemini_batch import GeminiBatches
 from chiron.providers.openai_batch import OpenAIBatches, VllmFiles
 from chiron.providers.openai_compatible import OpenAICompatible, serving_note
 from chiron.providers.streaming import stream
 
+_APIS: Mapping[BatchForm, type[BatchApi]] = {"openai": OpenAIBatches, "anthropic": AnthropicBatches, "gemini": GeminiBatches}
 _NO_LIMIT = 10**9
 """Concurrent calls of a model that is asked through batches: they only wait."""
 
@@ -86,7 +90,7 @@ def _endpoint(provider: OpenAICompatible, limiter: Limiter) -> Endpoint:
     if (settings := config.batches) is None:
         retry = RetryPolicy(attempts=config.attempts, deadline=config.deadline, outage=config.outage)
         return Endpoint(provider, limiter, retry, price, image_tokens)
-    service = VllmFiles(provider, settings) if settings.files is not None else OpenAIBatches(provider, settings)
+    service = VllmFiles(provider, settings) if settings.files is not None else _APIS[settings.form](provider, settings)
     queue = BatchQueue(provider.name, service, BatchTimes(settings.quiet, settings.poll, outage=settings.outage))
     # The provider works on a batch for hours. A failed call is part of the next batch, so it does not wait either.
     retry = RetryPolicy(attempts=settings.attempts, first_wait=0.0, deadline=math.inf, outage=settings.outage)
