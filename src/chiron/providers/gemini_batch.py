@@ -127,7 +127,7 @@ class GeminiBatches(BatchApi):
             target = urllib.parse.urlsplit(response.headers.get("X-Goog-Upload-URL", ""))
         if not target.query:
             raise Transient(f"{self.name}: the answer to an upload has no address for the file")
-        # The key is sent to the configured host only, whatever the answer names.
+        # The key is sent to the configured host only, even if the answer names another one.
         target = target._replace(scheme=base.scheme, netloc=base.netloc)
         send = {"X-Goog-Upload-Command": "upload, finalize", "X-Goog-Upload-Offset": "0", "Content-Length": str(size)}
         sent = await self.json("POST", target.geturl(), seconds=TRANSFER_SECONDS, data=content, headers=send)
