@@ -46,6 +46,7 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
+    "5 true chains": Variant(5, rungs=("few_true_chains", "mics_verified")),
     "10 true chains": Variant(10, rungs=("few_true_chains", "mics_verified")),
     "60 true chains": Variant(60, rungs=("few_true_chains", "mics_verified")),
     "240 true chains": Variant(240, rungs=("few_true_chains", "mics_verified")),
