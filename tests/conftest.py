@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # The models of tests are too small for threads, and sums over another number of them differ in the last bit. Read when torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts what it puts into the background with this signal ignored, and all processes inherit that; tests send it to theirs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Two busy cores make single examples slow at times; what is tested is what holds, not how fast.
 settings.register_profile("chiron", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chiron")

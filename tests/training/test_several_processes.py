@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -259,10 +260,23 @@ class Nodes:
             command = " ".join([command.partition(" -m chiron ")[0], "-m", *module])
         path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), str(ROOT / "src")])
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        return [
-            subprocess.Popen(["/bin/bash", "-c", command], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-            for folder in self.folders
-        ]
+        processes = []
+        for folder in self.folders:
+            with (folder / "errors.txt").open("w") as errors:  # a full pipe of one would block the other
+                processes.append(subprocess.Popen(["/bin/bash", "-c", command], cwd=folder, env=environment, stderr=errors, text=True))
+            Finalize(None, processes[-1].terminate, exitpriority=1)
+        return processes
+
+    def ended(self, processes: list["subprocess.Popen[str]"]) -> list[str]:
+        """Wait for both, and return what each printed on standard error. If one does not end or failed, none is left running."""
+        try:
+            codes = [process.wait(PATIENCE) for process in processes]
+        finally:
+            for process in processes:
+                process.terminate()  # torchrun ends its workers
+        errors = [(folder / "errors.txt").read_text() for folder in self.folders]
+        assert codes == [0, 0], errors
+        return errors
 
 
 @pytest.fixture(scope="module")
@@ -284,8 +298,7 @@ def nodes(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Nodes:
 def across(nodes: Nodes) -> Path:
     """Undisturbed trainings on both nodes."""
     processes = nodes.start("tests.training.look_inside", str(nodes.shared / "jobs.yaml"), "mmrp", str(nodes.shared))
-    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    nodes.ended(processes)
     return nodes.shared
 
 
@@ -302,8 +315,7 @@ def test_a_process_that_is_killed_is_started_again_and_the_run_ends_bit_equal(no
     wait_until(lambda: len(losses(out)) >= 8 or any(process.poll() is not None for process in processes))
     (worker,) = Path(f"/proc/{processes[1].pid}/task/{processes[1].pid}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)
-    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    errors = nodes.ended(processes)
     assert "(exitcode: -9)" in errors[1]
     assert losses(out) == losses(across / "whole")
     assert distance(weights(across / "whole"), weights(out)) == 0

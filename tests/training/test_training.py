@@ -29,7 +29,7 @@ from chiron.training.model import LoadedModel, Loss, add_adapter, plain
 from chiron.training.packing import plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, builtin_recipe, load_recipe
 from chiron.training.session import Prepared, prepare, train
-from tests.support.command import Forked
+from tests.support.command import Forked, chiron
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
@@ -145,7 +145,7 @@ def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed:
         process = Forked("train", *command(world, tmp_path, recipe_of(world)), errors=tmp_path.with_suffix(".txt"))
         wait_until(lambda: len(list(read_metrics(tmp_path / "metrics.jsonl"))) >= wanted or process.poll() is not None)  # noqa: B023
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait().returncode == -signal.SIGKILL
     done = CliRunner().invoke(app, ["train", *command(world, tmp_path, recipe_of(world))])
     assert done.exit_code == 0, done.output
     assert str(tmp_path / "model") in done.stderr.replace("\n", "")
@@ -409,6 +409,8 @@ def test_of_several_processes_one_speaks(world: Path, tmp_path: Path, monkeypatc
     monkeypatch.setenv("RANK", rank)
     done = CliRunner().invoke(app, ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run"])
     assert ("stage text" in done.stderr) is speaks
+    # The next command in this process speaks again.
+    assert "error" in chiron("status", tmp_path / "none").stderr
 
 
 # --- what can go wrong --------------------------------------------------------------------------------------------------------------

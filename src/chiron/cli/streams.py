@@ -126,6 +126,11 @@ def messages() -> Console:
     return console if console.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True, width=_WIDE)
 
 
+def quiet() -> Console:
+    """Return a console that prints nothing."""
+    return Console(stderr=True, quiet=True)
+
+
 def results() -> Console:
     """Return a console on standard output."""
     console = Console(highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.streams import messages
+from chiron.cli.streams import messages, quiet, show_log
 from chiron.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def train_command(
     except ModuleNotFoundError as error:
         raise InputError(f"training needs the package '{error.name}': pip install 'chiron-med[train]'") from error
     console = messages()
-    console.quiet = os.environ.get("RANK", "0") != "0"  # only one of several processes prints
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the others print their errors only
+        console = quiet()
+        show_log(logging.ERROR)
     settings = load_recipe(recipe)
     if tensorboard:
         settings = settings.model_copy(update={"tensorboard": True})

@@ -9,7 +9,7 @@ from chiron.client.call import Ask
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.jobs.job import run_job
-from chiron.mics.tree import TreeCandidate, TreeLevel, TreeScore
+from chiron.mics.tree import TreeCandidate, TreeEvaluation, TreeLevel, TreeScore
 from chiron.mmrp.part import BuildSummary, Made
 from chiron.mmrp.reviewed import Decisions, ReviewMode
 from chiron.mmrp.row import MmrpRow
@@ -20,7 +20,6 @@ from chiron.mmrp.signals.source import (
     SourceOptions,
     drop,
     form_of,
-    keys_of,
     open_runs,
     prompt_of,
     scored,
@@ -119,8 +118,6 @@ class Scored:
 
 _Prefix = tuple[str, ...]
 """Steps that the interns were shown."""
-_Calls = tuple[str | None, ...]
-"""Ledger keys of the evaluations behind a score."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +152,19 @@ class _Rewards:
         below = False
         for run, tree in unit.trees:
             drafts: dict[_Prefix, list[_Drafted]] = {}
-            scores: dict[_Prefix, dict[_Calls, TreeScore]] = {}
+            evaluations: dict[_Prefix, dict[object, TreeEvaluation]] = {}
             for attempt, levels in enumerate(tree["attempts"]):
                 for draft in _drafts(attempt, levels):
                     drafts.setdefault(draft.prefix(len(draft.units)), []).append(draft)
                     for count, of_unit in enumerate(draft.units, start=1):
-                        scores.setdefault(draft.prefix(count), {})[tuple(keys_of(of_unit.score))] = of_unit.score
+                        known = evaluations.setdefault(draft.prefix(count), {})
+                        for place, evaluation in enumerate(of_unit.score["evaluations"]):
+                            name = evaluation["key"] or (attempt, place)
+                            if name not in known or known[name]["correct"] is None:  # the same call, whose verdict may have come later
+                                known[name] = evaluation
                 below = below or any(c["steps"] and not c["quorum"] for level in levels for c in level["candidates"])
             for same in drafts.values():
-                row = self._row(unit, run, same, scores)
+                row = self._row(unit, run, same, evaluations)
                 if self.decisions.mode != "require" or row.signal.get("human_labels", [None])[-1] is not None:
                     rows.setdefault(row.id, row)
         if not rows:
@@ -172,22 +173,22 @@ class _Rewards:
         return Made(tuple(rows.values()))
 
     def _row(
-        self, unit: CaseTrees, run: SearchedRun, same: Sequence[_Drafted], scores: Mapping[_Prefix, Mapping[_Calls, TreeScore]]
+        self, unit: CaseTrees, run: SearchedRun, same: Sequence[_Drafted], evaluations: Mapping[_Prefix, Mapping[object, TreeEvaluation]]
     ) -> MmrpRow:
         """Build the row of a prefix and step that one or more attempts of a run evaluated.
 
         Attempts draw their own samples, so all evaluations are counted together: the same step never has two labels.
         """
         first = max(same, key=lambda draft: len(draft.units))  # the first of those with the most labels
-        pooled = [list(scores[first.prefix(count)].values()) for count in range(1, len(first.units) + 1)]
-        answered = [sum(score["answered"] for score in of_unit) for of_unit in pooled]
-        shares = [sum(score["correct"] for score in of_unit) / total for of_unit, total in zip(pooled, answered, strict=True)]
+        pooled = [list(evaluations[first.prefix(count)].values()) for count in range(1, len(first.units) + 1)]
+        verdicts = [[each["correct"] for each in of_unit if each["correct"] is not None] for of_unit in pooled]
+        shares = [sum(of_unit) / len(of_unit) for of_unit in verdicts]
         signal: RewardSignal = {
             "units": [each.text for each in first.units],
             "scores": shares,
             "labels": [share > self.options.threshold for share in shares],
             "threshold": self.options.threshold,
-            "answered": answered,
+            "answered": [len(of_unit) for of_unit in verdicts],
             "mentor": first.mentor,
             "depth": first.depth,
             "attempt": first.attempt,
@@ -196,7 +197,7 @@ class _Rewards:
         if (labels := human_labels([each.steps for each in first.units], run, unit.id, self.decisions)) is not None:
             signal["human_labels"] = labels
         said = "\n".join(signal["units"])
-        keys = [key for of_unit in pooled for score in of_unit for key in keys_of(score)]
+        keys = [key for of_unit in pooled for each in of_unit for key in (each["key"], each["judge_key"])]
         return signal_row(
             "rewards",
             short_name(said, *shares),
