@@ -259,9 +259,8 @@ class BatchEndpoint(Endpoint):
         order = (await request.json())["batch"]
         self.orders.append(order)
         values = {"model": request.match_info["model"], "name": order["displayName"], "in_response": self.in_response}
-        if order["inputConfig"]["fileName"] not in self.files:
-            return self._error(403)
-        return self._create(f"batches/{self._new_id()}", order["inputConfig"]["fileName"], values)
+        known = order["inputConfig"]["fileName"] in self.files
+        return self._create(f"batches/{self._new_id()}", order["inputConfig"]["fileName"], values) if known else self._error(403)
 
     def _create(self, number: str, input_id: str, values: dict[str, Any]) -> web.StreamResponse:
         if self._fault("create_429"):
