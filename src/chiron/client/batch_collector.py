@@ -93,6 +93,8 @@ class BatchCollector:
         """Store the results. If calls of a completed batch have no readable line, the results are downloaded once more."""
         part = batch.results.with_name(f"{batch.results.name}.part")
         downloads = 2 if batch.record.ended == COMPLETED and self.service.is_online else 1
+        places: dict[str, tuple[int, bool]] = {}
+        lost = 0
         for number in range(downloads):
             if number:
                 await asyncio.sleep(min(self.times.first_wait, self.times.poll))
