@@ -139,6 +139,23 @@ def test_a_completed_batch_without_results_stops_the_run_and_is_not_deleted(tmp_
         assert len(server.batches) == 1
 
 
+@with_result_files
+def test_results_whose_id_cannot_be_used_stop_the_run_and_are_not_deleted(tmp_path: Path, form: str) -> None:
+    with BatchEndpoint(answer, form=form, running=True) as server:
+        with_an_open_batch(tmp_path, server)
+        ((number, batch),) = server.batches.items()
+        server._answer_lines(number, batch)
+        name, batch["output_file_id"] = batch["output_file_id"], "files/../x?"
+        client = open_client(tmp_path, server, batch={"outage": 0.2})
+        asked(client, calls(2))
+        assert isinstance(client.halted, ConfigurationError)
+        assert "an ID that chiron cannot use" in str(client.halted)
+        assert not server.deleted
+        batch["output_file_id"] = name
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+        assert len(server.batches) == 1
+
+
 def test_results_that_gemini_names_in_the_response_are_read(tmp_path: Path) -> None:
     with BatchEndpoint(answer, form="gemini") as server:
         server.in_response = True
