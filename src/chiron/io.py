@@ -23,6 +23,7 @@ from chiron.errors import DiskError, InputError
 _log = logging.getLogger(__name__)
 _LEFTOVER = re.compile(r"\..+\.(?:jsonl?|html|md|yaml|csv|tsv)\.(?:(\d+)\.)?[a-z0-9_]{8}")
 """Matches temporary files of :func:`write_atomically`: target name, process id, random suffix. Older versions omitted the process id."""
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 _OLD = 3600.0
 """Age in seconds after which a temporary file without a process id counts as a leftover."""
 
@@ -46,6 +47,23 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
             raise
     except OSError as error:
         raise unwritten(path, error) from error
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of its files, to disk.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems cannot sync a folder. Others report only here that they are full.
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview, prefix: str = ".") -> None:

@@ -415,7 +415,7 @@ if point == "before the batch was created":
 if point == "after the batch was created":
     service.create = dying(service.create)
 if point == "after the download":
-    batch_record.Batch.read_results = die
+    batch_record.Batch.keep_results = die
 asked(client, calls(6))
 """
 

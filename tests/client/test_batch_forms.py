@@ -450,7 +450,14 @@ def test_the_form_and_its_limits_follow_from_the_address() -> None:
         ({"batch": {"form": "anthropic", "files": "x"}}, "goes neither with batch.files"),
         ({"batch": {"form": "gemini"}, "parameters": {"reasoning_effort": "low"}}, "write batch.parameters as well"),
         ({"batch": {"form": "gemini", "parameters": {"contents": []}}}, "which chiron sets itself"),
+        ({"batch": {"form": "gemini", "parameters": {"system_instruction": {}}}}, "which chiron sets itself"),
+        ({"batch": {"form": "gemini", "parameters": {"generationConfig": {"maxOutputTokens": 9}}}}, "contains 'maxOutputTokens'"),
+        ({"batch": {"form": "gemini", "parameters": {"generationConfig": {"candidate_count": 2}}}}, "contains 'candidate_count'"),
+        ({"batch": {"form": "gemini", "parameters": {"generationConfig": {"seed": 1}}}}, "contains 'seed'"),
+        ({"batch": {"form": "gemini", "parameters": {"generationConfig": [1]}}}, "write generationConfig as such"),
+        ({"batch": {"form": "gemini", "parameters": {"generation_config": {}}}}, "write generationConfig as such"),
         ({"batch": {"images": {"folder": "x", "url": "example.org"}}}, "must be the address of the folder"),
+        ({"batch": {"images": {"folder": "x", "url": "https://me:pass@example.org/x"}}}, "contains a user or password"),
     ],
 )
 def test_settings_that_a_form_does_not_have_are_refused(changes: dict[str, Any], problem: str) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.batch_forms import form_named
+from tests.support.batch_forms import form_named, images_in
 from tests.support.endpoint import Answer, Endpoint
+
+_GONE = "You do not have permission to access the File or it may not exist."
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,17 @@ class BatchEndpoint(Endpoint):
         """Questions for a batch that are answered with 404, although it exists."""
         self.lists = True
         """Whether the lists of batches and files are answered."""
+        self.unlisted = self.late = self.garbled = 0
+        """Questions for the list of batches answered with an empty one; for a batch that ended, without the names of its results; and
+        uploads of bytes to Gemini answered with something else than an object.
+        """
+        self.odd_ids = False
+        """Whether new batches get IDs that cannot be part of an address."""
+        self.in_response = False
+        """Whether Gemini names the results in the operation's response."""
+        self.undeletable: set[str] = set()
+        """IDs that are not deleted now."""
+        self.deleted: list[str] = []
         self._chance = random.Random(self.batch_faults.seed)
         self._uploads: dict[str, dict[str, Any]] = {}
 
@@ -141,6 +154,12 @@ class BatchEndpoint(Endpoint):
             return False
         self.happened[kind] += 1
         return True
+
+    def _used(self, kind: str) -> bool:
+        """Count down a number of odd answers. Returns whether this answer is one of them."""
+        left: int = getattr(self, kind)
+        setattr(self, kind, max(0, left - 1))
+        return left > 0
 
     def _error(self, status: int, headers: dict[str, str] | None = None) -> web.Response:
         return web.json_response(self.form.error(status), status=status, headers=headers)
@@ -208,7 +227,7 @@ class BatchEndpoint(Endpoint):
         self.forms.append({"file": file["displayName"], "mimeType": file["mimeType"]})
         if data.startswith(b"{"):
             self.uploaded.append(data)
-        return web.json_response({"file": self._about(name)}, headers={"X-Goog-Upload-Status": "final"})
+        return web.json_response([] if self._used("garbled") else {"file": self._about(name)}, headers={"X-Goog-Upload-Status": "final"})
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         number = request.match_info["id"]
@@ -218,12 +237,15 @@ class BatchEndpoint(Endpoint):
         order = await request.json()
         self.orders.append(order)
         values = {name: order.get(name) for name in ("endpoint", "completion_window", "metadata")} | {"object": "batch", "created_at": 1}
-        return self._create(f"batch_{len(self.batches)}", order["input_file_id"], values)
+        return self._create(self._new_id(), order["input_file_id"], values)
+
+    def _new_id(self) -> str:
+        return f"batch_{len(self.batches)}{'/?' if self.odd_ids else ''}"
 
     async def _create_anthropic(self, request: web.Request) -> web.StreamResponse:
         order = await request.json()
         self.orders.append({name: value for name, value in order.items() if name != "requests"})
-        number = f"batch_{len(self.batches)}"
+        number = self._new_id()
         data = b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in order["requests"])
         self._store(number, "", data)
         response = self._create(number, number, {})
@@ -236,8 +258,9 @@ class BatchEndpoint(Endpoint):
     async def _create_gemini(self, request: web.Request) -> web.StreamResponse:
         order = (await request.json())["batch"]
         self.orders.append(order)
-        values = {"model": request.match_info["model"], "name": order["displayName"]}
-        return self._create(f"batches/batch_{len(self.batches)}", order["inputConfig"]["fileName"], values)
+        values = {"model": request.match_info["model"], "name": order["displayName"], "in_response": self.in_response}
+        known = order["inputConfig"]["fileName"] in self.files
+        return self._create(f"batches/{self._new_id()}", order["inputConfig"]["fileName"], values) if known else self._error(403)
 
     def _create(self, number: str, input_id: str, values: dict[str, Any]) -> web.StreamResponse:
         if self._fault("create_429"):
@@ -277,12 +300,12 @@ class BatchEndpoint(Endpoint):
         batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}
         if self.name == "openai":
             for name, results in (("output_file_id", good), ("error_file_id", bad)):
-                if results:
+                if results or (results is good and not bad):
                     batch[name] = f"{number}-{name}"
                     self.files[batch[name]] = b"\n".join(results)
         elif self.name == "anthropic":
             self.files[number] = b"\n".join([*bad, *good])
-        elif good or bad:
+        elif good or bad or word == "completed":
             batch["output_file_id"] = f"files/batch-{len(self.names)}"
             self._store(batch["output_file_id"], "", b"\n".join([*bad, *good]))
 
@@ -295,6 +318,8 @@ class BatchEndpoint(Endpoint):
             if place >= limit:
                 if (line := self.form.not_run(key, word)) is not None:
                     bad.append(json.dumps(line).encode())
+            elif self.name == "gemini" and not {f"files/{name}" for name in images_in(body)} <= set(self.files):
+                bad.append(json.dumps(self.form.failed(key) | {"error": {"code": 7, "message": _GONE}}).encode())
             elif self._fault("line_error"):
                 bad.append(json.dumps(self.form.failed(key)).encode())
             elif not self._fault("line_missing"):
@@ -322,12 +347,13 @@ class BatchEndpoint(Endpoint):
             batch["polls"] -= 1
             if batch["polls"] < 0:
                 self._answer_lines(number, batch)
+        if batch["status"] != "in_progress" and self._used("late"):
+            batch = {name: value for name, value in batch.items() if name not in {"output_file_id", "error_file_id"}}
         return web.json_response(self.form.state(batch))
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        return self._page(
-            request, [self.form.state(batch) for batch in reversed(self.batches.values()) if "deleted" not in batch], "operations"
-        )
+        shown = [] if self._used("unlisted") else [batch for batch in reversed(self.batches.values()) if "deleted" not in batch]
+        return self._page(request, [self.form.state(batch) for batch in shown], "operations")
 
     async def _list_files(self, request: web.Request) -> web.StreamResponse:
         return self._page(request, [self._about(number) for number in reversed(self.names) if number in self.files], "files")
@@ -359,9 +385,10 @@ class BatchEndpoint(Endpoint):
         return web.Response(body=data)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
-        if self.delete_status != 200:
-            return self._error(self.delete_status)
         number = request.match_info["id"]
+        self.deleted.append(number)
+        if self.delete_status != 200 or number in self.undeletable:
+            return self._error(500 if self.delete_status == 200 else self.delete_status)
         known = self.files.pop(number, None) is not None or number in self.batches
         if number in self.batches:
             self.batches[number]["deleted"] = True

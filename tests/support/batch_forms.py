@@ -1,6 +1,7 @@
 """The three forms of the fake batch API: how each provider writes requests, states, results and errors."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -148,9 +149,10 @@ class GeminiForm:
         if word != "RUNNING":
             state["done"] = True
         if word == "FAILED":
-            state["error"] = {"code": 3, "message": batch["errors"]["data"][0]["message"], "status": "INVALID_ARGUMENT"}
+            state["error"] = {"code": batch.get("code", 3), "message": batch["errors"]["data"][0]["message"], "status": "INVALID_ARGUMENT"}
         if batch.get("output_file_id"):
-            metadata["output"] = {"responsesFile": batch["output_file_id"]}
+            place = state.setdefault("response", {}) if batch.get("in_response") else metadata.setdefault("output", {})
+            place["responsesFile"] = batch["output_file_id"]
         return state
 
     def error(self, status: int) -> dict[str, Any]:
@@ -168,7 +170,16 @@ def _chat_content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """Gemini's parts as the content of a chat message."""
     if all("text" in part for part in parts):
         return "".join(part["text"] for part in parts)
-    return [{"type": "text", **part} if "text" in part else {"type": "image_url", "image_url": {"url": "data:"}} for part in parts]
+    images = [part.get("fileData", {}).get("fileUri", "data:") for part in parts]
+    return [
+        {"type": "text", **part} if "text" in part else {"type": "image_url", "image_url": {"url": image}}
+        for part, image in zip(parts, images, strict=True)
+    ]
+
+
+def images_in(body: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a request to Gemini refers to."""
+    return re.findall(r"/v1beta/files/([a-z0-9-]+)", json.dumps(body["messages"]))
 
 
 def form_named(name: str) -> OpenAIForm | AnthropicForm | GeminiForm:

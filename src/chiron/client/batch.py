@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chiron.client.batch_collector import BatchCollector, BatchRefused, BatchTimes
+from chiron.client.batch_collector import BatchCollector, BatchRefused, BatchTimes, warn_of_lost_images
 from chiron.client.batch_record import FOLDER, Batch, BatchService, RequestFile, open_batches
 from chiron.client.call import Call, Reply
 from chiron.client.failures import CallerFault, CallFailed, LeftInBatch, RateLimited, RunStopped, Transient
@@ -374,6 +374,7 @@ def open_queues(
                     " configured without 'batch': set it again until the batch is collected, or move the file away; its calls are then"
                     " sent and paid for again"
                 )
+    warn_of_lost_images(folder, {queue.service.image_record for queue in queues.values() if queue is not None})
     in_a_batch = {key for batch in batches for key in batch.record.keys}
     queued, unsent = ledger.queued_attempts(), 0.0
     for key in [key for key in queued if key not in in_a_batch]:

@@ -1,13 +1,15 @@
 """Bring one batch to its end: send it, wait for the provider, store the results, and repeat what fails on the way."""
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from chiron.client.batch_record import DELETED, Batch, BatchService
-from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RateLimited
+from chiron.client.batch_record import COMPLETED, DELETED, IMAGES, Batch, BatchService
+from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RateLimited, one_line
 from chiron.io import unwritten
 
 _log = logging.getLogger(__name__)
@@ -84,15 +86,39 @@ class BatchCollector:
             )
         record.ended = status.ended
         batch.save()
+        await self._download(batch)
+        await self.discard(batch)
+
+    async def _download(self, batch: Batch) -> None:
+        """Store the results. If calls of a completed batch have no readable line, the results are downloaded once more."""
         part = batch.results.with_name(f"{batch.results.name}.part")
-        await self._steadily(lambda: self.service.download(batch, part))
+        downloads = 2 if batch.record.ended == COMPLETED and self.service.is_online else 1
+        places: dict[str, tuple[int, bool]] = {}
+        lost = 0
+        for number in range(downloads):
+            if number:
+                await asyncio.sleep(min(self.times.first_wait, self.times.poll))
+            await self._steadily(lambda: self.service.download(batch, part))
+            try:
+                places = await asyncio.to_thread(batch.places_in, part, self.service)
+            except OSError as error:
+                raise unwritten(part, error) from error
+            if not (lost := len(batch.record.keys) - len(places)):
+                break
+        if lost and batch.record.ended == COMPLETED:
+            _log.warning(
+                "batch %s of model '%s' is completed, but %d of its %d calls have no readable result: they are sent again, and count as"
+                " possibly spent",
+                batch.record.batch_id,
+                self.model,
+                lost,
+                len(batch.record.keys),
+            )
         try:
-            part.replace(batch.results)
-            await asyncio.to_thread(batch.read_results, self.service)
+            await asyncio.to_thread(batch.keep_results, part, places)
             batch.requests.unlink(missing_ok=True)
         except OSError as error:
             raise unwritten(batch.results, error) from error
-        await self.discard(batch)
 
     async def discard(self, batch: Batch, *, attempts: int = 3) -> None:
         """Delete the provider's copies, which contain patient data. If it fails, a message says so, and the run continues.
@@ -165,3 +191,24 @@ class BatchCollector:
             _log.info("a request for the batches of model '%s' failed: %s", self.model, self.trouble)
             await asyncio.sleep(pause)
             wait = min(2 * wait, self.times.poll)
+
+
+def warn_of_lost_images(folder: Path, owned: Collection[Path | None]) -> None:
+    """Name the records of uploaded images that no model of this run owns, because its configuration changed: they are not deleted.
+
+    Args:
+        folder: folder of the batches.
+        owned: the records of this run's models.
+    """
+    for path in sorted(set(folder.glob(f"{IMAGES}/*.jsonl")) - set(owned)):
+        try:
+            owner = str(json.loads(path.read_text("utf-8").splitlines()[0])["owner"])
+        except (OSError, ValueError, LookupError, TypeError):
+            owner = "unknown"  # a file of an earlier version
+        _log.warning(
+            "%s names images of patients that are still at the provider (model and address: %s), and no model of this run is configured"
+            " like that. To delete them, run the same command with that base_url and 'batch: {images: file}'; or delete them on the"
+            " provider's page, and then this file",
+            path,
+            one_line(owner),
+        )

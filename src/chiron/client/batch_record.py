@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from chiron.client.call import Call, Reply
-from chiron.errors import InputError
-from chiron.io import unwritten, write_atomically
+from chiron.errors import DiskError, InputError
+from chiron.io import sync, unwritten, write_atomically
 
 FOLDER = "batches"
 """Folder next to the ledger."""
@@ -17,6 +17,8 @@ IMAGES = "images"
 """Folder within it, with records of the images that were uploaded on their own."""
 DELETED = "deleted"
 """How a batch ended that the provider no longer has."""
+COMPLETED = "completed"
+"""How a batch ended whose requests all ran."""
 _RECORDS = "[!.]*.json"
 _MAX_LINE = 64 * 2**20
 """Maximum size of one result in bytes; a longer line counts as damaged."""
@@ -102,6 +104,11 @@ class BatchService(Protocol):
 
     saved_bytes: int
     """Bytes that requests are smaller because they refer to images."""
+
+    @property
+    def image_record(self) -> Path | None:
+        """The record of images that were uploaded on their own."""
+        ...
 
     def open(self, folder: Path, model: str) -> None:
         """Read what earlier processes have stored in the folder of the batches. ``model``: configured name.
@@ -204,15 +211,33 @@ class Batch:
         return self._places is not None
 
     def read_results(self, service: BatchService) -> None:
-        """Find the line of each call. An answer is preferred to an error; lines that are damaged or of other calls are ignored."""
+        """Read the results of an earlier process."""
+        self._places = self.places_in(self.results, service)
+
+    def keep_results(self, path: Path, places: dict[str, tuple[int, bool]]) -> None:
+        """Keep a downloaded file as the results. They are on the disk afterwards, so the provider's copy may be deleted.
+
+        Raises:
+            OSError: writing failed.
+        """
+        sync(path)
+        path.replace(self.results)
+        sync(self.folder)
+        self._places = places
+
+    def places_in(self, path: Path, service: BatchService) -> dict[str, tuple[int, bool]]:
+        """Find the line of each call in a file of results: its start, and whether it is an answer.
+
+        An answer is preferred to an error; lines that are damaged or of other calls are ignored.
+        """
         places: dict[str, tuple[int, bool]] = {}
         known = set(self.record.keys)
-        for start, line in _lines(self.results):
+        for start, line in _lines(path):
             value = _decoded(line)
             key, answered = service.head(value) if isinstance(value, dict) else (None, False)
             if isinstance(key, str) and key in known and (key not in places or (answered and not places[key][1])):
                 places[key] = (start, answered)
-        self._places = places
+        return places
 
     def answered(self) -> list[str]:
         """Return the keys of the calls with an answer."""
@@ -239,6 +264,14 @@ class Batch:
         # The record is last: without it, the others are deleted at the next start.
         for path in (self.requests, self.results, self.folder / f"{self.record.name}.json"):
             path.unlink(missing_ok=True)
+
+
+def missing_requests(batch: Batch) -> DiskError:
+    """Return the error for a batch whose requests are not on disk and may not have been sent."""
+    return DiskError(
+        f"{batch.requests} is missing, and its requests were not sent yet: restore it, or delete {batch.record.name}.json next to"
+        " it; then run the same command again"
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from chiron.cases.case import IMAGE_MARK
-from chiron.client.config_checks import check_base_url, check_header_name, check_headers, check_variable
+from chiron.client.config_checks import (
+    check_base_url,
+    check_batch_parameters,
+    check_header_name,
+    check_headers,
+    check_images_url,
+    check_variable,
+)
 from chiron.errors import InputError
 
 _LARGEST = 2**53
@@ -133,8 +140,7 @@ class ImageLinks(Strict):
 
     @model_validator(mode="after")
     def _address(self) -> Self:
-        if not re.fullmatch(r"(?:https?|file)://[^\s?#\"\\]+", self.url):
-            raise ValueError("url must be the address of the folder without a query, such as https://example.org/images")
+        check_images_url(self.url)
         return self
 
 
@@ -326,9 +332,7 @@ def _check_batch_form(model: OpenAIModel, settings: ResolvedBatches) -> None:
     if settings.form == "gemini" and model.parameters and settings.parameters is None:
         example = "{generationConfig: {thinkingConfig: {thinkingBudget: 1024}}}"
         raise ValueError(f"parameters are in OpenAI's words, not in Gemini's: write batch.parameters as well, for example {example}")
-    for name in settings.parameters or {}:
-        if name in {"model", "messages", "system", "contents", "systemInstruction", "stream", "max_tokens", "temperature"}:
-            raise ValueError(f"batch.parameters contains '{name}', which chiron sets itself: remove it")
+    check_batch_parameters(settings.parameters or {})
 
 
 class OfflineModel(ProviderConfig):

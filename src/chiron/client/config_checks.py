@@ -7,6 +7,7 @@ import ipaddress
 import re
 import urllib.parse
 from collections.abc import Mapping
+from typing import Any
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -15,6 +16,10 @@ _OURS = frozenset({"content-type", "content-length", "transfer-encoding", "conne
 _VERSION_NAME = re.compile(r"(?:api[-_]?)?version|api[-_]?preview", re.IGNORECASE)
 _VERSION = re.compile(r"[0-9A-Za-z.-]{1,24}")
 """Allowed query value: too short to be a key."""
+_SET = frozenset({"model", "messages", "system", "contents", "systeminstruction", "stream", "maxtokens", "temperature"})
+"""Parameters of a batch's requests that chiron sets, without underscores and in lower case."""
+_SET_IN_GENERATION = frozenset({"maxoutputtokens", "candidatecount", "temperature", "seed", "stopsequences"})
+"""The same below Gemini's ``generationConfig``."""
 _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}")
 
 
@@ -26,8 +31,7 @@ def check_base_url(url: str) -> None:
     """
     if any(c.isspace() or not c.isprintable() for c in url):
         raise ValueError("base_url contains a space or an invisible character: type it again")
-    authority = url.split("//", 1)[-1].split("/", 1)[0]
-    if "@" in authority:
+    if _has_user(url):
         raise ValueError("base_url contains a user or password: name the key's environment variable in api_key_env")
     _check_query(url)
     if not url.startswith(("http://", "https://")):
@@ -41,6 +45,48 @@ def check_base_url(url: str) -> None:
         raise ValueError(f"base_url '{url[:200]}' is not a valid address: {error}") from None
     if not _is_host(host) or port == 0:
         raise ValueError(f"base_url '{url[:200]}' has no valid host: write https://host:port/v1")
+
+
+def check_images_url(url: str) -> None:
+    """Check that ``url`` can be the address of a folder of images, below which requests name them.
+
+    Raises:
+        ValueError: it cannot; the message gives the reason.
+    """
+    if _has_user(url):
+        raise ValueError("url contains a user or password, which every request would contain: publish the folder without them")
+    if not re.fullmatch(r"(?:https?|file)://[^\s?#\"\\]+", url):
+        raise ValueError("url must be the address of the folder without a query, such as https://example.org/images")
+
+
+def check_batch_parameters(parameters: Mapping[str, Any]) -> None:
+    """Check that ``batch.parameters`` overrides nothing that chiron sets. Google reads names with and without underscores.
+
+    Raises:
+        ValueError: it does; the message gives the name.
+    """
+    for name, value in parameters.items():
+        plain = _plain(name)
+        if plain in _SET:
+            raise ValueError(f"batch.parameters contains '{name}', which chiron sets itself: remove it")
+        if plain != "generationconfig":
+            continue
+        if name != "generationConfig" or not isinstance(value, dict):
+            raise ValueError("batch.parameters: write generationConfig as such, with names and values below it")
+        for inner in value:
+            if _plain(str(inner)) in _SET_IN_GENERATION:
+                raise ValueError(
+                    f"batch.parameters.generationConfig contains '{inner}', which changes the number or length of replies, or the draw:"
+                    " chiron sets it itself, or leaves it out; remove it"
+                )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _has_user(url: str) -> bool:
+    return "@" in url.split("//", 1)[-1].split("/", 1)[0]
 
 
 def endpoint_url(base_url: str, path: str) -> str:

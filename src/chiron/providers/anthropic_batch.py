@@ -9,11 +9,11 @@ from typing import Any
 
 import aiohttp
 
-from chiron.client.batch_record import DELETED, Batch, BatchStatus, read_open_batches
+from chiron.client.batch_record import DELETED, Batch, BatchStatus, missing_requests, read_open_batches
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient
-from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted, identifier, missing_requests
+from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted, identifier
 from chiron.providers.batch_images import split_data_url
 from chiron.providers.openai_compatible import HOLE, OpenAICompatible, filled
 from chiron.providers.response_parsing import classify_status, read_body
@@ -127,7 +127,7 @@ class AnthropicBatches(BatchApi):
         """Return an empty string, as :meth:`upload`."""
         return await self.upload(batch)
 
-    async def create(self, batch: Batch) -> str | None:
+    async def create(self, batch: Batch) -> object:
         """Send the requests as one JSON object, from the disk."""
         record = batch.record
         if record.newest is None:
@@ -141,14 +141,15 @@ class AnthropicBatches(BatchApi):
         headers = {"Content-Type": "application/json", "Content-Length": str(length)}
         content = _body(batch.requests, size)
         created = await self.json("POST", "/messages/batches", seconds=TRANSFER_SECONDS, data=content, headers=headers)
-        return identifier(created.get("id"))
+        return created.get("id")
+
+    def may_exist(self, batch: Batch) -> bool:
+        """Return whether the request was sent."""
+        return super().may_exist(batch) and batch.record.newest is not None
 
     async def find(self, batch: Batch) -> str | None:
         """Look for the batch among those that were created since, by the calls in its results. This waits for the end of each."""
-        record = batch.record
-        if record.newest is None:
-            return None  # stopped before the request was sent
-        candidates = []
+        record, candidates = batch.record, []
         async for entry in self.listed():
             if entry.get("id") == record.newest:
                 break
@@ -157,7 +158,7 @@ class AnthropicBatches(BatchApi):
         for entry in candidates:
             try:
                 if await self._contains(entry, batch):
-                    return identifier(entry.get("id"))
+                    return self.known(entry.get("id"), batch)
             except CallerFault as failure:
                 if not self.is_missing(failure):  # another batch, which was deleted meanwhile
                     raise
@@ -165,7 +166,7 @@ class AnthropicBatches(BatchApi):
 
     async def _contains(self, entry: Mapping[str, Any], batch: Batch) -> bool:
         """Return whether a batch of the provider's list, which no other record has, contains the calls of ``batch``."""
-        number, waits = identifier(entry.get("id")), 0
+        number, waits = self.known(entry.get("id"), batch), 0
         while number not in {other.name for other in read_open_batches(batch.folder.parent)}:
             if entry.get("processing_status") == "ended":
                 return entry.get("results_url") is not None and await self._has_key(f"/messages/batches/{number}/results", batch)

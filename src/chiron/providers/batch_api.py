@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import urllib.parse
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -13,11 +14,10 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from chiron.client.batch_record import DELETED, Batch, BatchStatus
+from chiron.client.batch_record import COMPLETED, DELETED, Batch, BatchStatus, missing_requests
 from chiron.client.call import Call, ImagePart, Reply
 from chiron.client.config import ImageLinks, ResolvedBatches
-from chiron.client.failures import CallerFault, CallFailed, Transient
-from chiron.errors import DiskError
+from chiron.client.failures import CallerFault, CallFailed, RateLimited, Transient, one_line
 from chiron.io import unwritten
 from chiron.providers.batch_images import ImageFolder, ImageReference, UploadedImages
 from chiron.providers.openai_compatible import OpenAICompatible
@@ -28,7 +28,7 @@ TRANSFER_SECONDS = 3600.0
 """Time limit for the transfer of a whole file."""
 _MAX_ANSWER = 16 * 2**20
 _NOT_FOUND = 8
-"""Questions in a row for a batch that are answered with 404 before it may count as deleted: two minutes with the default waits."""
+"""Questions in a row that do not find a batch before it may count as deleted, or as never created: two minutes with the default waits."""
 _ID = re.compile(r"[\w.:-]{1,200}", re.ASCII)
 
 
@@ -48,6 +48,11 @@ class BatchFormat(ABC):
         """Read the record of uploaded images."""
         if self.uploads is not None:
             self.uploads.open(folder, f"{model} {self.provider.config.base_url}")
+
+    @property
+    def image_record(self) -> Path | None:
+        """The record of uploaded images, if requests refer to them."""
+        return None if self.uploads is None else self.uploads.path
 
     async def reference(self, picture: ImagePart) -> ImageReference | None:
         """Return how requests refer to an image; ``None`` if they contain it."""
@@ -111,7 +116,9 @@ class BatchApi(BatchFormat):
         if settings.images == "file":
             self.uploads = UploadedImages(provider.encoded, self.upload_image, self.find_image, hours=self.image_hours)
         self._not_found: Counter[str] = Counter()
-        """Answers 404 in a row, by name of the batch."""
+        """Questions in a row that did not find a batch, by its name."""
+        self._expired: set[str] = set()
+        """Names of the batches whose requests were uploaded again."""
 
     @abstractmethod
     async def upload(self, batch: Batch) -> str:
@@ -140,15 +147,19 @@ class BatchApi(BatchFormat):
     async def discard_images(self) -> None:
         """Delete the uploaded images."""
         if self.uploads is not None:
-            await self.uploads.discard(lambda target: self.delete(self.image_path(target)))
+            await self.uploads.discard(lambda target: self.delete(self.image_path(target)), wait=min(1.0, self.settings.poll))
 
     @abstractmethod
-    async def create(self, batch: Batch) -> str | None:
-        """Create the batch, and return its ID."""
+    async def create(self, batch: Batch) -> object:
+        """Create the batch, and return its ID as the provider wrote it."""
 
     @abstractmethod
     async def find(self, batch: Batch) -> str | None:
-        """Look for a batch whose creation was interrupted."""
+        """Look for a batch whose creation was interrupted; ``None`` if the provider has none.
+
+        Raises:
+            CallerFault: it has one whose ID cannot be used.
+        """
 
     @abstractmethod
     def path(self, batch: Batch) -> str:
@@ -160,7 +171,7 @@ class BatchApi(BatchFormat):
 
     @abstractmethod
     def results(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
-        """Return the addresses of the results of a batch that ended."""
+        """Return the addresses of the results of a batch that ended, checked by :meth:`known`; none if it has no results."""
 
     @abstractmethod
     def copies(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
@@ -182,15 +193,67 @@ class BatchApi(BatchFormat):
                 batch.save()
                 record.input_id = await self._uploaded(batch)
             batch.save()
-        if record.batch_id is None and record.creating:
-            record.batch_id = await self.find(batch)
+        if record.batch_id is None and self.may_exist(batch):
+            record.batch_id = await self._looked_for(batch)
         if record.batch_id is None:
             record.creating = True
             batch.save()
-            record.batch_id = await self.create(batch)
-            if record.batch_id is None:
-                raise Transient(f"{self.name}: the answer to a new batch has no id")
+            record.batch_id = self.known(await self._created(batch), batch)
         batch.save()
+
+    async def _looked_for(self, batch: Batch) -> str | None:
+        """Return the ID of a batch whose creation was interrupted; ``None`` only if it was missing from the provider's list for a while."""
+        name = batch.record.name
+        if (number := await self.find(batch)) is None:
+            self._not_found[name] += 1
+            if self._not_found[name] < _NOT_FOUND:
+                raise Transient(f"{self.name}: the answer to a new batch was lost, and the batch is not listed yet")
+        del self._not_found[name]
+        return number
+
+    async def _created(self, batch: Batch) -> object:
+        record = batch.record
+        try:
+            return await self.create(batch)
+        except (RateLimited, CallerFault) as failure:
+            if not failure.public.startswith(f"{self.name}: HTTP 4") or failure.public.startswith(f"{self.name}: HTTP 409"):
+                raise  # it may have been created
+            record.creating = False
+            expired = isinstance(failure, CallerFault) and self.is_missing(failure) and await self.is_expired(batch)
+            if expired and record.name not in self._expired:
+                self._expired.add(record.name)
+                record.input_id, record.uploading = None, False
+            batch.save()
+            if record.input_id is None:
+                raise Transient(f"{self.name}: the uploaded requests have expired, and are uploaded again") from failure
+            raise
+
+    def may_exist(self, batch: Batch) -> bool:
+        """Return whether the batch may have been created although its ID is unknown."""
+        return batch.record.creating
+
+    def identify(self, value: object) -> str | None:
+        """Return an ID of the provider; ``None`` if it cannot be part of an address."""
+        return identifier(value)
+
+    def known(self, value: object, batch: Batch) -> str:
+        """Return the provider's ID of a batch or of its results.
+
+        Raises:
+            CallerFault: it cannot be part of an address. A batch without an ID must not count as missing: it would be created again.
+        """
+        if (number := self.identify(value)) is not None:
+            return number
+        shown = "no ID" if value is None else f"an ID that chiron cannot use ({one_line(self.provider.origin.redact(repr(value)), 80)})"
+        raise CallerFault(
+            f"{self.name}: batch {batch.record.name} or its results have {shown}: check base_url and form. To give the batch up, cancel it"
+            f" on the provider's page, and move batches/{batch.record.name}.json away; its calls are then sent and paid for again"
+        )
+
+    async def is_expired(self, batch: Batch) -> bool:
+        """Return whether the provider has deleted the uploaded requests."""
+        del batch
+        return False
 
     async def _uploaded(self, batch: Batch) -> str:
         try:
@@ -222,7 +285,14 @@ class BatchApi(BatchFormat):
                 if batch.record.ended == DELETED:
                     return
                 state = await self.json("GET", self.path(batch))
-                for path in self.results(batch, state):
+                paths = self.results(batch, state)
+                if not paths and batch.record.ended == COMPLETED:
+                    # An answer that names no results must not count as an empty result: the results would be deleted and paid for again.
+                    raise Transient(
+                        f"{self.name}: batch {batch.record.batch_id} is completed, but its answer names no results; if the provider's page"
+                        f" shows none either, move batches/{batch.record.name}.json away, and its calls are sent and paid for again"
+                    )
+                for path in paths:
                     async with self.requested("GET", path, seconds=TRANSFER_SECONDS) as response:
                         async for chunk in response.content.iter_any():
                             try:
@@ -307,7 +377,9 @@ class BatchApi(BatchFormat):
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise Transient(f"{self.name}: {method} {path} was answered with something that is not a JSON object")
+            # The query of an upload gives access to it.
+            place = urllib.parse.urlsplit(path).path
+            raise Transient(f"{self.name}: {method} {place} was answered with something that is not a JSON object")
         return value
 
 
@@ -315,14 +387,6 @@ def _private(path: Path) -> Path:
     """Create a file for patient data unless it exists."""
     path.touch(mode=0o600)
     return path
-
-
-def missing_requests(batch: Batch) -> DiskError:
-    """Return the error for a batch whose requests are not on disk and may not have been sent."""
-    return DiskError(
-        f"{batch.requests} is missing, and its requests were not sent yet: restore it, or delete {batch.record.name}.json next to"
-        " it; then run the same command again"
-    )
 
 
 def identifier(value: object) -> str | None:

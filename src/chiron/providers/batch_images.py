@@ -7,16 +7,21 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from chiron.client.batch_record import IMAGES
 from chiron.client.call import ImagePart
 from chiron.client.config import ImageLinks
+from chiron.client.failures import CallerFault, CallFailed
 from chiron.errors import InputError
 from chiron.io import unwritten
 
 _DELETED_AT_ONCE = 16
+_DELETIONS = 3
+"""Attempts to delete an image in one process."""
+_NEW = 3600.0
+"""Age in seconds below which an uploaded image cannot have expired."""
 _ENDING = {"image/jpeg": ".jpg", "image/png": ".png"}
 Encode = Callable[[ImagePart], Awaitable[bytes]]
 
@@ -45,7 +50,7 @@ class _Upload:
     media: str = ""
     size: int = 0
     at: float = 0.0
-    """Seconds since the epoch."""
+    """When the upload began, in seconds since the epoch."""
 
 
 class ImageFolder:
@@ -99,10 +104,13 @@ class UploadedImages:
             hours: age at which an uploaded image is uploaded again, because the provider deletes it.
         """
         self._encode, self._upload, self._find, self._seconds = encode, upload, find, 3600 * hours
-        self._path: Path | None = None
-        self._token = ""
+        self.path: Path | None = None
+        """The record of the uploads, once it is read."""
+        self._owner = self._token = ""
         self._uploads: dict[str, _Upload] = {}
-        self._old: list[str] = []
+        """The newest upload of each image, by key."""
+        self._old: dict[str, str | None] = {}
+        """Older uploads: IDs by name."""
 
     def open(self, folder: Path, owner: str) -> None:
         """Read the record of earlier processes.
@@ -114,16 +122,20 @@ class UploadedImages:
         Raises:
             InputError: the record cannot be read.
         """
-        self._path = folder / IMAGES / f"{hashlib.sha256(owner.encode()).hexdigest()[:12]}.jsonl"
+        self._owner, self.path = owner, folder / IMAGES / f"{hashlib.sha256(owner.encode()).hexdigest()[:12]}.jsonl"
         try:
-            lines = self._path.read_text("utf-8").splitlines()
+            lines = self.path.read_text("utf-8").splitlines()
         except FileNotFoundError:
             lines = []
         except (OSError, ValueError) as error:
-            raise InputError(f"{self._path} cannot be read ({error}): restore it, or delete the images on the provider's page") from error
+            raise InputError(f"{self.path} cannot be read ({error}): restore it, or delete the images on the provider's page") from error
         for line in lines:
             try:
-                self._take(_Upload(**json.loads(line)))
+                value = json.loads(line)
+                if "deleted" in value:
+                    self._drop(value["deleted"])
+                elif "owner" not in value:
+                    self._take(_Upload(**value))
             except (ValueError, TypeError):
                 continue  # cut off by the end of a process; an upload has another line before it
         self._token = next(iter(self._uploads), secrets.token_hex(4)).split("-")[0]
@@ -135,63 +147,104 @@ class UploadedImages:
             CallFailed: the image is unusable, or the provider does not take it.
             DiskError: the record cannot be written.
         """
-        name = key = f"{self._token}-{picture.sha256[:20]}-{picture.max_side}"
+        key = self._key(picture)
         known = self._uploads.get(key)
-        if known is not None and known.target is not None and time.time() - known.at < self._seconds:
+        if known is not None and known.target is not None and self._is_fresh(known):
             return ImageReference(known.target, known.media, known.size)
         url = await self._encode(picture)
         media, data = split_data_url(url)
-        target = None
-        if known is not None and known.target is None:
-            # The answer was lost. Only the provider knows whether it has the file.
-            target = await self._find(name := known.name)
-        elif known is not None:
-            name = f"{key}-{secrets.token_hex(2)}"
-        if target is None:
-            self._note(_Upload(key, name))
-            target = await self._upload(name, media, base64.b64decode(data))
-        self._note(_Upload(key, name, target, media, len(url), time.time()))
+        if known is not None and known.target is None and (target := await self._find(known.name)) is not None:
+            # The answer was lost, and the provider has the file.
+            known = replace(known, target=target, media=media, size=len(url))
+            self._note(known)
+            if self._is_fresh(known):
+                return ImageReference(target, media, len(url))
+        name = key if known is None else known.name if known.target is None else f"{key}-{secrets.token_hex(2)}"
+        upload = _Upload(key, name, at=time.time())
+        self._note(upload)
+        target = await self._upload(upload.name, media, base64.b64decode(data))
+        self._note(replace(upload, target=target, media=media, size=len(url)))
         return ImageReference(target, media, len(url))
+
+    def forget(self, picture: ImagePart) -> None:
+        """Upload an image again when it is next needed: the provider no longer has it. A new upload cannot have expired, and is kept."""
+        known = self._uploads.get(self._key(picture))
+        if known is not None and known.target is not None and time.time() - known.at > _NEW:
+            self._uploads[known.key] = replace(known, at=0.0)
+
+    def _key(self, picture: ImagePart) -> str:
+        return f"{self._token}-{picture.sha256[:20]}-{picture.max_side}"
+
+    def _is_fresh(self, upload: _Upload) -> bool:
+        return time.time() - upload.at < self._seconds
 
     def _take(self, upload: _Upload) -> None:
         before = self._uploads.get(upload.key)
-        if before is not None and before.target is not None and before.name != upload.name:
-            self._old.append(before.target)
+        if before is not None and before.name != upload.name:
+            self._old[before.name] = before.target
         self._uploads[upload.key] = upload
+
+    def _drop(self, name: str) -> None:
+        self._old.pop(name, None)
+        self._uploads = {key: upload for key, upload in self._uploads.items() if upload.name != name}
 
     def _note(self, upload: _Upload) -> None:
         self._take(upload)
-        assert self._path is not None  # noqa: S101 - opened before the first call
-        try:
-            for folder in (self._path.parent.parent, self._path.parent):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            self._path.touch(mode=0o600)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps(asdict(upload)))  # the line before may have been cut off
-        except OSError as error:
-            raise unwritten(self._path, error) from error
+        self._append(asdict(upload))
 
-    async def discard(self, delete: Callable[[str], Awaitable[None]]) -> None:
-        """Delete all images at the provider, and then the record.
+    def _append(self, line: dict[str, object]) -> None:
+        assert self.path is not None  # noqa: S101 - opened before the first call
+        try:
+            for folder in (self.path.parent.parent, self.path.parent):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            is_new = not self.path.exists()
+            self.path.touch(mode=0o600)
+            with self.path.open("a", encoding="utf-8") as file:
+                if is_new:
+                    file.write(json.dumps({"owner": self._owner}))
+                file.write("\n" + json.dumps(line))  # the line before may have been cut off
+        except OSError as error:
+            raise unwritten(self.path, error) from error
+
+    async def discard(self, delete: Callable[[str], Awaitable[None]], *, wait: float) -> None:
+        """Delete all images at the provider, and then the record. Each deletion is recorded, so that the next process continues.
+
+        Args:
+            delete: deletes an image by its ID, unless that was done.
+            wait: seconds before images whose deletion failed are tried again; doubled once.
 
         Raises:
-            CallFailed: the provider does not delete them.
+            CallFailed: the provider does not delete some of them; the others are deleted.
         """
+        left = {**self._old, **{upload.name: upload.target for upload in self._uploads.values()}}
         some = asyncio.Semaphore(_DELETED_AT_ONCE)
+        failures: list[CallFailed] = []
+        for number in range(_DELETIONS):
+            await asyncio.sleep(wait * number)
+            # All end before an error is raised: the provider is closed after it.
+            ended = await asyncio.gather(
+                *(self._delete(name, target, delete, some) for name, target in left.items()), return_exceptions=True
+            )
+            failed = [error for error in ended if error is not None]
+            failures = [error for error in failed if isinstance(error, CallFailed)]
+            if len(failures) < len(failed):
+                raise next(error for error in failed if not isinstance(error, CallFailed))
+            left = {name: target for (name, target), error in zip(left.items(), ended, strict=True) if error is not None}
+            if all(isinstance(failure, CallerFault) for failure in failures):
+                break
+        if failures:
+            raise failures[0]
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+                self.path.parent.rmdir()
 
-        async def end(target: str | None, name: str) -> None:
-            async with some:
-                if (found := target or await self._find(name)) is not None:
-                    await delete(found)
-
-        every = [*((upload.target, upload.name) for upload in self._uploads.values()), *((target, "") for target in self._old)]
-        await asyncio.gather(*(end(*one) for one in every))
-        self._uploads.clear()
-        self._old.clear()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            if self._path.parent.is_dir() and not any(self._path.parent.iterdir()):
-                self._path.parent.rmdir()
+    async def _delete(self, name: str, target: str | None, delete: Callable[[str], Awaitable[None]], some: asyncio.Semaphore) -> None:
+        async with some:
+            if (found := target or await self._find(name)) is not None:
+                await delete(found)
+        self._append({"deleted": name})
+        self._drop(name)
 
 
 def split_data_url(url: bytes) -> tuple[str, bytes]:

@@ -4,6 +4,7 @@ Google's OpenAI-compatible address creates and lists batches too, but neither up
 """
 
 import json
+import re
 import urllib.parse
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,9 @@ _ENDED = {
 """Our word for the end of a batch, by the provider's."""
 _STATUS = {3: 400, 5: 404, 7: 403, 8: 429, 9: 400, 11: 400, 16: 401, 4: 504, 13: 500, 14: 503}
 """HTTP status of each gRPC code, which the lines of the results contain."""
+_FILE = re.compile(r"\bfiles?\b", re.IGNORECASE)
+_REFUSED = frozenset({3, 5, 7})
+"""gRPC codes of a batch that Google does not run: invalid argument, not found, permission denied."""
 
 
 class GeminiBatches(BatchApi):
@@ -89,6 +93,11 @@ class GeminiBatches(BatchApi):
         if isinstance(response, dict):
             return read_body(_as_chat(response), json.dumps(response), 0.0, origin)
         code = error.get("code") if isinstance(error, dict) else None
+        if self.uploads is not None and code in {5, 7} and _FILE.search(str(error)):
+            # Google deleted an image while the batch ran. It is uploaded again for the next one.
+            for part in (part for message in call.messages for part in message.parts if isinstance(part, ImagePart)):
+                self.uploads.forget(part)
+            raise self.not_answered(call, error, billed=False)
         if code in _STATUS:
             raise classify_status(_STATUS[code], {}, json.dumps({"error": error}), origin)
         raise self.not_answered(call, error, billed=True)
@@ -155,18 +164,25 @@ class GeminiBatches(BatchApi):
         """Return whether the provider does not have what it was asked for. Of files, it says that they may not be seen."""
         return super().is_missing(failure) or failure.public.startswith(f"{self.name}: HTTP 403")
 
-    async def create(self, batch: Batch) -> str | None:
+    def identify(self, value: object) -> str | None:
+        """Return the name of a file or batch; ``None`` if it cannot be part of an address."""
+        return _name(value)
+
+    async def is_expired(self, batch: Batch) -> bool:
+        """Return whether the file of requests is gone, which Google deletes after 48 hours."""
+        return await self._file(str(batch.record.input_id).removeprefix("files/")) is None
+
+    async def create(self, batch: Batch) -> object:
         """Create the batch from the uploaded file."""
         order = {"batch": {"displayName": batch.record.name, "inputConfig": {"fileName": batch.record.input_id}}}
         model = self.provider.config.model.removeprefix("models/")
-        return _name((await self.json("POST", f"{self._base}/models/{model}:batchGenerateContent", json=order)).get("name"))
+        return (await self.json("POST", f"{self._base}/models/{model}:batchGenerateContent", json=order)).get("name")
 
     async def find(self, batch: Batch) -> str | None:
         """Look for the batch with our own name."""
         async for entry in self.listed():
-            about = _metadata(entry)
-            if about.get("displayName") == batch.record.name and _word(about) != "failed":
-                return _name(entry.get("id"))
+            if _metadata(entry).get("displayName") == batch.record.name and self.status(entry, 0).refused is None:
+                return self.known(entry.get("id"), batch)
         return None
 
     def path(self, batch: Batch) -> str:
@@ -179,22 +195,22 @@ class GeminiBatches(BatchApi):
         stats, word = about.get("batchStats"), _word(about)
         stats = stats if isinstance(stats, dict) else {}
         # Google writes 64-bit numbers as strings.
-        numbers = (str(stats.get(f"{name}RequestCount", "0")) for name in ("successful", "failed"))
-        done = sum(int(number) for number in numbers if number.isdecimal())
-        if word == "failed":
-            error = describe_error(state.get("error"), self.provider.origin.redact)
-            return BatchStatus(0, total, word, f"{one_line(error.code or 'no reason given', 60)} (AI Studio shows more)")
-        return BatchStatus(done, total, word)
+        numbers = [str(stats.get(f"{name}RequestCount", "0")) for name in ("successful", "failed")]
+        answered, failed = (int(number) if number.isdecimal() else 0 for number in numbers)
+        error = state.get("error")
+        if word == "failed" and not answered and isinstance(error, dict) and error.get("code") in _REFUSED:
+            code = describe_error(error, self.provider.origin.redact).code or "no reason given"
+            return BatchStatus(0, total, word, f"{one_line(code, 60)} (AI Studio shows more)")
+        return BatchStatus(answered + failed, total, word)
 
     def results(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
         """Return the address of the results; none for a batch that expired or was cancelled."""
-        del batch
         name = _results_file(state)
-        return [] if name is None else [f"{self._base}/{name}:download?alt=media"]
+        return [f"{self._base}/{self.known(name, batch)}:download?alt=media"] if name else []
 
     def copies(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
         """Return the addresses of the requests, the results, and the batch itself."""
-        names = [batch.record.input_id, _results_file(state), batch.record.batch_id if state else None]
+        names = [batch.record.input_id, _name(_results_file(state)), batch.record.batch_id if state else None]
         return [f"{self._base}/{name}" for name in names if name]
 
     async def listed(self) -> AsyncIterator[Mapping[str, Any]]:
@@ -231,9 +247,12 @@ def _word(about: Mapping[str, Any]) -> str | None:
     return _ENDED.get(str(about.get("state")).removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_"))
 
 
-def _results_file(state: Mapping[str, Any]) -> str | None:
-    output = _metadata(state).get("output")
-    return _name(output.get("responsesFile")) if isinstance(output, dict) else None
+def _results_file(state: Mapping[str, Any]) -> object:
+    """Return the name of the results, which an operation has in its metadata, in its response, or in both; ``None`` without results."""
+    response = state.get("response")
+    nested = response.get("output") if isinstance(response, dict) else None
+    places = (_metadata(state).get("output"), response, nested)
+    return next((name for place in places if isinstance(place, dict) and (name := place.get("responsesFile"))), None)
 
 
 def _content(turn: Message) -> dict[str, Any]:

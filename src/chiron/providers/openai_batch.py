@@ -91,7 +91,7 @@ class OpenAIBatches(OpenAILines, BatchApi):
             )
         return None
 
-    async def create(self, batch: Batch) -> str | None:
+    async def create(self, batch: Batch) -> object:
         """Create the batch from the uploaded file."""
         order = {
             "input_file_id": batch.record.input_id,
@@ -99,13 +99,13 @@ class OpenAIBatches(OpenAILines, BatchApi):
             "completion_window": self.settings.window,
             "metadata": {"chiron": batch.record.name},
         }
-        return identifier((await self.json("POST", "/batches", json=order)).get("id"))
+        return (await self.json("POST", "/batches", json=order)).get("id")
 
     async def find(self, batch: Batch) -> str | None:
         """Look for the batch with the uploaded file."""
         async for entry in self.listed():
             if entry.get("input_file_id") == batch.record.input_id and entry.get("status") != "failed":
-                return identifier(entry.get("id"))
+                return self.known(entry.get("id"), batch)
         return None
 
     def path(self, batch: Batch) -> str:
@@ -123,9 +123,8 @@ class OpenAIBatches(OpenAILines, BatchApi):
 
     def results(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
         """Return the addresses of the files of answers and of errors."""
-        del batch
-        names = (identifier(state.get(name)) for name in ("output_file_id", "error_file_id"))
-        return [f"/files/{name}/content" for name in names if name is not None]
+        numbers = (state.get(name) for name in ("output_file_id", "error_file_id"))
+        return [f"/files/{self.known(number, batch)}/content" for number in numbers if number]
 
     def copies(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
         """Return the addresses of the three files."""

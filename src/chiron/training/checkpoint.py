@@ -1,7 +1,6 @@
 """Training checkpoints with everything needed to resume, and the export of the trained model."""
 
 import copy
-import errno
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from chiron.errors import DiskError, InputError
-from chiron.io import file_sha256, write_atomically
+from chiron.io import file_sha256, sync, write_atomically
 from chiron.providers.local.checkpoint import family_template, write_format
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.loading import no_bars
@@ -40,7 +39,6 @@ UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingErro
 BEST = "best.safetensors"
 SUMS = "SHA256SUMS"
 """File with the hashes of a checkpoint's files, as ``sha256sum --check`` reads it."""
-_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
 class RunIdentity(TypedDict):
@@ -200,15 +198,7 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
 def _sync(path: Path) -> None:
     """Flush a file, or a folder and its files, to disk."""
     for one in [*path.iterdir(), path] if path.is_dir() else [path]:
-        handle = os.open(one, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        except OSError as error:
-            # Some file systems cannot sync a folder. Others report only here that they are full.
-            if error.errno not in _CANNOT_SYNC:
-                raise
-        finally:
-            os.close(handle)
+        sync(one)
 
 
 KEPT_BASE = "base.safetensors"
