@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import features
@@ -22,6 +23,8 @@ from chiron.providers.local.tiling import Grid, ImageLayout, Tiles, Tiling
 
 _log = logging.getLogger(__name__)
 
+RULES: Final = 1
+"""Version of the code that makes pixels: ``upright`` with what it calls, and ``cut`` of each layout. Raise it if they change pixels."""
 _SUFFIX = ".tiles"
 _LEFT = 3600.0
 """Age in seconds after which a temporary file counts as left by a killed process."""
@@ -140,8 +143,8 @@ def _settings(layout: ImageLayout, n_images: int) -> list[object]:
     """Everything except the image that decides its pixels."""
     own = layout.thumbnail if isinstance(layout, Tiling) else None  # not among the processor's settings
     libraries = [version(name) for name in ("pillow", "numpy", "transformers")]
-    codecs = [features.version(name) for name in ("jpg", "libjpeg_turbo", "webp")]
-    return [type(layout).__name__, layout.processor_settings(), own, layout.sharing(n_images), libraries, codecs]
+    codecs = [features.version(name) for name in ("jpg", "libjpeg_turbo", "libtiff", "webp")]
+    return [RULES, type(layout).__name__, layout.processor_settings(), own, layout.sharing(n_images), libraries, codecs]
 
 
 def _used(folder: Path) -> int:
