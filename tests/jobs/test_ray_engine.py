@@ -247,6 +247,28 @@ def test_the_calls_of_an_interrupted_case_are_not_sent_again_by_a_worker(tmp_pat
 
 
 @pytest.mark.slow
+def test_calls_that_an_interrupted_case_made_after_a_failed_one_are_not_sent_again_by_a_worker(tmp_path: Path, address: str) -> None:
+    cases = write_cases(tmp_path, 1)
+
+    def fails(body: dict[str, Any], number: int) -> web.Response | None:
+        if number > 50:
+            return web.json_response({"error": {"message": "out of credit"}}, status=403)
+        return web.json_response({"error": {"message": "flagged"}}, status=400) if body["model"] == "mentor-c" else None
+
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, override=fails) as endpoint:
+        config = config_of(team(endpoint.base_url, model={"concurrency": 1}))
+        assert execute(cases, config, tmp_path / "ray").pending == 1
+        answered = len(endpoint.seen.answered)
+        assert endpoint.seen.statuses[400] == 1
+        endpoint.override = None
+        assert on_cluster(cases, config, tmp_path / "ray", address).pending == 0
+        assert len(endpoint.seen.answered) > answered > 0
+        assert max(endpoint.seen.answered.values()) == 1
+        execute(cases, config, tmp_path / "one")
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+@pytest.mark.slow
 def test_a_cluster_that_refuses_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     cases = write_cases(tmp_path, 1)

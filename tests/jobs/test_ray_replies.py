@@ -28,6 +28,7 @@ from tests.jobs.test_ray_engine import PRICE, calls_in, run_part, workers
 from tests.jobs.test_ray_engine import address as address  # noqa: PLC0414 - a fixture
 from tests.mmrp.building import Models, build_config, write_different
 from tests.mmrp.test_questions import Author
+from tests.support.cases import write_cases, write_png
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import write_config
@@ -197,6 +198,27 @@ def test_a_worker_with_other_benchmark_files_is_refused(tmp_path: Path, address:
         assert endpoint.seen.requests == 0
 
 
+@pytest.mark.slow
+def test_images_that_differ_between_the_machines_are_an_error_and_not_paid_for_twice(tmp_path: Path, address: str) -> None:
+    """As with a copy of the images on each machine: here they change when the workers have sent their last call."""
+    cases = write_cases(tmp_path, 16)
+
+    def changes_images(_: dict[str, Any], number: int) -> None:
+        if number == 2 * asked:
+            for seed, path in enumerate(sorted((tmp_path / "images").rglob("*.png"))):
+                write_png(path, seed=1000 + seed)
+
+    with Endpoint(Author().answer) as endpoint:
+        config = build_config(endpoint.base_url, personas=["doctor"], show_images=True)
+        execute(prepare_questions(cases, config, tmp_path / "one"))
+        asked = endpoint.seen.requests
+        endpoint.override = changes_images
+        with pytest.raises(InputError, match=r"a worker had other images .*unit \d+, case-000\d\d: .*copy the same images"):
+            execute(prepare_questions(cases, config, tmp_path / "ray", engine="ray", engine_options=ray(address)))
+        assert endpoint.seen.requests == 2 * asked
+        assert calls_in(tmp_path / "ray" / "ledger.sqlite") == asked
+
+
 def test_a_part_of_a_build_asks_the_calls_of_its_units_alone_and_returns_its_failures(tmp_path: Path) -> None:
     cases = write_different(tmp_path, 6)
 
@@ -213,6 +235,7 @@ def test_a_part_of_a_build_asks_the_calls_of_its_units_alone_and_returns_its_fai
     assert (end.problem, answered, calls_in(tmp_path / "copies" / "part-0.sqlite")) == (None, 2, 2)
     assert (end.summary.total, end.summary.pending) == (3, 1)
     assert [failure.public for failure in end.summary.failures.values()] == [end.summary.pending_because]
+    assert end.summary.answered == {1, 4}
     cases.write_text(cases.read_text() + "\n")
     assert "cases or benchmarks on this machine differ" in run_part(part, tmp_path / "copies", "part-1").problem
 
