@@ -210,10 +210,11 @@ def test_the_folder_stays_within_its_size_and_training_goes_on(
     assert "raise tile_cache_gib" in told
 
 
-def test_several_processes_share_what_is_free(world: Path, rows: list[Encoded], tmp_path: Path) -> None:
+def test_several_processes_share_what_is_free(world: Path, rows: list[Encoded], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         decoded(world, rows, TileCache(tmp_path, tiny_tiling(), 50_000, writers=3))
     assert 0 < sum(path.stat().st_size for path in files(tmp_path)) <= 50_000
+    assert "has taken this process's share of 4.66e-05 GiB (one of 3 processes)" in caplog.records[0].getMessage()
 
 
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - as shutil's

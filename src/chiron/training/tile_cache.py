@@ -47,7 +47,8 @@ class TileCache:
             folder: where the files are.
             layout: how the model sees images.
             limit: maximum size of the folder in bytes.
-            writers: number of processes that use the folder. Each writes an equal share of what is free, so they need not communicate.
+            writers: number of processes of the training. Each writes an equal share of what is free, so they need not communicate. If every
+                node has a folder of its own, it is filled only to the shares of the node's processes.
 
         Raises:
             InputError: The folder cannot be created or written.
@@ -126,7 +127,10 @@ class TileCache:
             if self._left is None:
                 self._left = (self._limit - _used(self._folder)) // self._writers
             if size > self._left:
-                return f"has reached {self._limit / 2**30:.3g} GiB", "raise tile_cache_gib"
+                full = f"has reached {self._limit / 2**30:.3g} GiB"
+                if self._writers > 1:
+                    full = f"has taken this process's share of {self._limit / 2**30:.3g} GiB (one of {self._writers} processes)"
+                return full, "raise tile_cache_gib"
             self._left -= size
         return None
 
