@@ -271,7 +271,10 @@ def _image(mode: str, orientation: int | None, size: tuple[int, int]) -> Image.I
     """Return an image whose file needs no lossy decoder, so that its pixels depend on our code and Pillow alone."""
     width, height = size
     across, down = np.meshgrid(np.arange(width), np.arange(height))
-    pixels = {"I;16": (across * 37 + down * 91 + 700).astype(np.uint16), "RGB": np.stack([across, down, across ^ down], 2).astype(np.uint8)}
+    pixels: dict[str, Any] = {
+        "I;16": (across * 37 + down * 91 + 700).astype(np.uint16),
+        "RGB": np.stack([across, down, across ^ down], 2).astype(np.uint8),
+    }
     note = Image.Exif()
     if orientation is not None:
         note[0x0112] = orientation

@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 from collections.abc import Sequence
+from concurrent.futures import wait
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def test_a_comparison_that_failed_is_read_again_for_the_next_page(two_models: Pa
 def test_a_request_for_a_run_that_changed_while_it_is_read_gets_the_change_or_is_told_of_it(
     two_models: Path, monkeypatch: pytest.MonkeyPatch, long: bool
 ) -> None:
-    read, wait = evaluations._read, evaluations.wait
+    read = evaluations._read
     began, first, second, told = (threading.Event() for _ in range(4))
     held, waited = [first, second], [PATIENCE, 0.0 if long else PATIENCE, PATIENCE]
 
