@@ -228,16 +228,23 @@ def test_what_workers_left_when_their_command_was_killed_is_used_and_counted(tmp
 
 
 @pytest.mark.slow
-def test_the_calls_of_an_interrupted_case_are_not_sent_again_by_a_worker(tmp_path: Path, address: str) -> None:
+@pytest.mark.parametrize(("sent", "failing"), [(12, None), (50, "mentor-c")])
+def test_the_calls_of_an_interrupted_case_are_not_sent_again_by_a_worker(
+    tmp_path: Path, address: str, sent: int, failing: str | None
+) -> None:
+    """Those after a failed call are not either."""
     cases = write_cases(tmp_path, 1)
 
-    def out_of_credit(_: dict[str, Any], number: int) -> web.Response | None:
-        return web.json_response({"error": {"message": "out of credit"}}, status=403) if number > 12 else None
+    def fails(body: dict[str, Any], number: int) -> web.Response | None:
+        if number > sent:
+            return web.json_response({"error": {"message": "out of credit"}}, status=403)
+        return web.json_response({"error": {"message": "flagged"}}, status=400) if body["model"] == failing else None
 
-    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, override=out_of_credit) as endpoint:
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, override=fails) as endpoint:
         config = config_of(team(endpoint.base_url, model={"concurrency": 1}))
         assert execute(cases, config, tmp_path / "ray").pending == 1
         answered = len(endpoint.seen.answered)
+        assert bool(endpoint.seen.statuses[400]) == (failing is not None)
         endpoint.override = None
         assert on_cluster(cases, config, tmp_path / "ray", address).pending == 0
         assert len(endpoint.seen.answered) > answered > 0

@@ -1,9 +1,11 @@
 """Builds and evaluations on a Ray cluster: the same files as one process, also when a worker is killed."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,12 +16,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from chiron.client.attempts import Budget
+from chiron.client.failures import UnitAsk
 from chiron.errors import InputError
 from chiron.evaluation.api import evaluate_suite
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.preparation import prepare_evaluation
 from chiron.jobs.engine import EngineOptions
-from chiron.jobs.job import AnyJob, JobSummary
+from chiron.jobs.job import AnyJob, JobSummary, open_client
+from chiron.jobs.replies import KnownCalls
 from chiron.mmrp.questions import prepare_questions
 from chiron.mmrp.text import prepare_text
 from tests.evaluation import published, test_suites
@@ -28,6 +33,7 @@ from tests.jobs.test_ray_engine import PRICE, calls_in, run_part, workers
 from tests.jobs.test_ray_engine import address as address  # noqa: PLC0414 - a fixture
 from tests.mmrp.building import Models, build_config, write_different
 from tests.mmrp.test_questions import Author
+from tests.support.cases import write_cases, write_png
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import write_config
@@ -197,6 +203,27 @@ def test_a_worker_with_other_benchmark_files_is_refused(tmp_path: Path, address:
         assert endpoint.seen.requests == 0
 
 
+@pytest.mark.slow
+def test_images_that_differ_between_the_machines_are_an_error_and_not_paid_for_twice(tmp_path: Path, address: str) -> None:
+    """As with a copy of the images on each machine: here they change when the workers have sent their last call."""
+    cases = write_cases(tmp_path, 16)
+
+    def changes_images(_: dict[str, Any], number: int) -> None:
+        if number == 2 * asked:
+            for seed, path in enumerate(sorted((tmp_path / "images").rglob("*.png"))):
+                write_png(path, seed=1000 + seed)
+
+    with Endpoint(Author().answer) as endpoint:
+        config = build_config(endpoint.base_url, personas=["doctor"], show_images=True)
+        execute(prepare_questions(cases, config, tmp_path / "one"))
+        asked = endpoint.seen.requests
+        endpoint.override = changes_images
+        with pytest.raises(InputError, match=r"a worker had other images .*unit \d+, case-000\d\d: .*copy the same images"):
+            execute(prepare_questions(cases, config, tmp_path / "ray", engine="ray", engine_options=ray(address)))
+        assert endpoint.seen.requests == 2 * asked
+        assert calls_in(tmp_path / "ray" / "ledger.sqlite") == asked
+
+
 def test_a_part_of_a_build_asks_the_calls_of_its_units_alone_and_returns_its_failures(tmp_path: Path) -> None:
     cases = write_different(tmp_path, 6)
 
@@ -213,8 +240,35 @@ def test_a_part_of_a_build_asks_the_calls_of_its_units_alone_and_returns_its_fai
     assert (end.problem, answered, calls_in(tmp_path / "copies" / "part-0.sqlite")) == (None, 2, 2)
     assert (end.summary.total, end.summary.pending) == (3, 1)
     assert [failure.public for failure in end.summary.failures.values()] == [end.summary.pending_because]
+    assert end.summary.answered == {1, 4}
     cases.write_text(cases.read_text() + "\n")
     assert "cases or benchmarks on this machine differ" in run_part(part, tmp_path / "copies", "part-1").problem
+
+
+def test_after_a_reply_that_two_parts_paid_for_a_unit_may_continue_otherwise_than_on_its_worker(tmp_path: Path) -> None:
+    """The reply that was kept may be that of the other part."""
+    cases = write_different(tmp_path, 1)
+
+    def first_alone(_: dict[str, Any], number: int) -> web.Response | None:
+        return web.json_response({"error": {"message": "out of credit"}}, status=403) if number > 1 else None
+
+    async def ask(job: AnyJob, twice: set[str]) -> None:
+        (unit,) = job.units()
+        with job.directory.opened(job.identity) as ledger:
+            async with open_client(job.endpoints, ledger, Budget(None)) as client:
+                await job.work(unit, UnitAsk(KnownCalls(client, {0: unit}, answered={0}, twice=twice).of_unit(0)))
+
+    with Endpoint(Author().answer, override=first_alone) as endpoint:
+        config = build_config(endpoint.base_url, personas=["doctor", "student"])
+        execute(prepare_questions(cases, config, tmp_path / "out"))
+        endpoint.override, asked = None, endpoint.seen.requests
+        with contextlib.closing(sqlite3.connect(tmp_path / "out" / "ledger.sqlite")) as db:
+            twice = {str(key).lower() for (key,) in db.execute("SELECT hex(key) FROM calls")}
+        with pytest.raises(InputError, match=r"a worker had other images .*unit 1, case-00000"):
+            asyncio.run(ask(prepare_questions(cases, config, tmp_path / "out"), set()))
+        assert (len(twice), endpoint.seen.requests) == (1, asked)
+        asyncio.run(ask(prepare_questions(cases, config, tmp_path / "out"), twice))
+        assert endpoint.seen.requests > asked
 
 
 @pytest.mark.parametrize("command", [["build", "text"], ["build", "questions"], ["eval"]])

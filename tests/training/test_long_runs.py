@@ -82,18 +82,23 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- signals and time -----------------------------------------------------------------------------------------------------------------
 
 
-def start(world: Path, out: Path, recipe: Recipe, ranks: int = 1, outs: Sequence[Path] = (), data: Sequence[Path] = ()) -> list[Forked]:
+def start(
+    world: Path, out: Path, recipe: Recipe | Sequence[Recipe], ranks: int = 1, outs: Sequence[Path] = (), data: Sequence[Path] = ()
+) -> list[Forked]:
     """Start the command on some processes, as srun does. ``outs``, ``data``: folders of each, if they do not share ``out`` and the data."""
     outs = outs or [out] * ranks
     ranks = len(outs)
-    (path := out.parent / f"{out.name}.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    recipes = [recipe] * ranks if isinstance(recipe, Recipe) else recipe
+    paths = [out.parent / f"{out.name}-{n}.yaml" for n in range(ranks)]
+    for path, one in zip(paths, recipes, strict=True):
+        path.write_text(yaml.safe_dump(one.model_dump(mode="json")))
     data = data or [world / "data"] * ranks
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
     return [
         Forked(
-            "train", path, "--data", data[n], "--out", outs[n], errors=out.parent / f"{out.name}-{n}.txt",
+            "train", paths[n], "--data", data[n], "--out", outs[n], errors=out.parent / f"{out.name}-{n}.txt",
             **together, **({"RANK": str(n), "LOCAL_RANK": str(n)} if ranks > 1 else {}),
         )
         for n in range(ranks)
@@ -400,6 +405,18 @@ def test_processes_with_different_data_stop_and_name_the_file(world: Path, tmp_p
     errors = [" ".join(one.stderr.split()) for one in ended]
     assert [one.returncode for one in ended] == [2, 2], errors
     assert "held.jsonl of process 1 differs from that of process 0: copy the same recipe, data and base to all nodes" in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tile_cache_that_one_process_cannot_write_is_an_error_of_all(world: Path, tmp_path: Path) -> None:
+    """As on two nodes of which only one has the scratch disk."""
+    (tmp_path / "file").write_text("")
+    recipes = [recipe_of(world, tile_cache=str(tmp_path / name)) for name in ("tiles", "file")]
+    processes = start(world, tmp_path / "out", recipes, ranks=2)
+    ended = [process.wait() for process in processes]
+    errors = [" ".join(one.stderr.split()) for one in ended]
+    assert [one.returncode for one in ended] == [2, 2], errors
+    assert f"process 1: tile_cache {tmp_path / 'file'} cannot be written" in errors[0]
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,8 @@
 """Decoded images on disk: training with them is the same, whatever happens to the files, the disk or other processes."""
 
 import errno
+import hashlib
+import io
 import logging
 import os
 import shutil
@@ -11,6 +13,7 @@ from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,12 +22,13 @@ from safetensors.torch import load_file
 from chiron.cases.images import ImageFolder
 from chiron.client.images import upright
 from chiron.errors import InputError
+from chiron.providers.local.tiling import Tiling
 from chiron.training.batches import Decoder
 from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
 from chiron.training.rows import Encoded, encode_all, read_rows
 from chiron.training.session import prepare, train
-from chiron.training.tile_cache import TileCache
+from chiron.training.tile_cache import RULES, TileCache
 from tests.training.tiny import tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -206,10 +210,11 @@ def test_the_folder_stays_within_its_size_and_training_goes_on(
     assert "raise tile_cache_gib" in told
 
 
-def test_several_processes_share_what_is_free(world: Path, rows: list[Encoded], tmp_path: Path) -> None:
+def test_several_processes_share_what_is_free(world: Path, rows: list[Encoded], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         decoded(world, rows, TileCache(tmp_path, tiny_tiling(), 50_000, writers=3))
     assert 0 < sum(path.stat().st_size for path in files(tmp_path)) <= 50_000
+    assert "has taken this process's share of 4.66e-05 GiB (one of 3 processes)" in caplog.records[0].getMessage()
 
 
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - as shutil's
@@ -260,6 +265,46 @@ def test_other_pixels_have_another_file(world: Path, rows: list[Encoded], tmp_pa
         ask(**{"tiling": tiling, **given})  # type: ignore[arg-type]
         ask(**{"tiling": tiling, **given})  # type: ignore[arg-type]
         assert len(made) == before + 1
+
+
+def _image(mode: str, orientation: int | None, size: tuple[int, int]) -> Image.Image:
+    """Return an image whose file needs no lossy decoder, so that its pixels depend on our code and Pillow alone."""
+    width, height = size
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    pixels: dict[str, Any] = {
+        "I;16": (across * 37 + down * 91 + 700).astype(np.uint16),
+        "RGB": np.stack([across, down, across ^ down], 2).astype(np.uint8),
+    }
+    note = Image.Exif()
+    if orientation is not None:
+        note[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(pixels[mode]).save(file, "PNG", exif=note)
+    return Image.open(file)
+
+
+PIXELS = {
+    ("RGB", 6, (90, 40)): "cf5b642c2bb58489",
+    ("I;16", None, (50, 70)): "ccaec4219606914f",
+    ("I;16", None, (1500, 700)): "e6701b958b987522",
+}
+
+
+@pytest.mark.parametrize("image", PIXELS)
+def test_pixels_are_those_of_the_rules_in_the_key(image: tuple[str, int | None, tuple[int, int]]) -> None:
+    """Otherwise a cache of an earlier version would return pixels that this version does not make."""
+    with _image(*image) as opened:
+        pixels = Tiling(tile=32, max_tiles=6).cut(upright(opened), 1)
+    found = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:16]
+    assert found == PIXELS[image], "pixels changed: raise RULES in tile_cache.py (not if only Pillow changed) and write the new hashes here"
+
+
+def test_other_rules_have_another_file(world: Path, rows: list[Encoded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = decoded(world, rows, TileCache(tmp_path, tiny_tiling(), MIB))
+    before = files(tmp_path)
+    monkeypatch.setattr("chiron.training.tile_cache.RULES", RULES + 1)
+    assert decoded(world, rows, TileCache(tmp_path, tiny_tiling(), 2 * MIB)) == wanted
+    assert len(files(tmp_path)) == 2 * len(before)
 
 
 def test_an_image_that_was_replaced_is_not_taken_from_the_cache(world: Path, tmp_path: Path) -> None:

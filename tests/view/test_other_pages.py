@@ -6,16 +6,21 @@ import re
 import shutil
 import threading
 from collections.abc import Sequence
+from concurrent.futures import wait
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chiron.errors import InputError
 from chiron.evaluation.items import Verdict
 from chiron.io import write_atomically
 from chiron.view import evaluations
 from chiron.view.charts import chart
+from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
+from chiron.view.sources import REAL
 from tests.support.cases import write_png
 from tests.support.evaluations import an_item, with_verdict, write_evaluation, write_models
 from tests.support.waiting import PATIENCE, wait_until
@@ -121,6 +126,64 @@ def test_a_comparison_that_takes_long_says_so_continues_and_is_then_shown(two_mo
     assert (before.status_code, before.headers["refresh"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "1")
     assert "are being read and compared" in before.text
     assert items(after) == ["q0", "q1", "q2", "q3"]
+
+
+def test_a_comparison_that_failed_is_read_again_for_the_next_page(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The permissions of a file, for example, are not among what changes with a run."""
+    read, problems = evaluations._read, [InputError("items.jsonl cannot be read (Permission denied)")]
+
+    def fails_once(states: Sequence[EvaluationState]) -> evaluations.Comparison:
+        if problems:
+            raise problems.pop()
+        return read(states)
+
+    monkeypatch.setattr(evaluations, "_read", fails_once)
+    with visiting(two_models) as client:
+        address = address_of(client, "one")
+        assert "Permission denied" in client.get(address).text
+        after = client.get(address).text
+    assert "Permission denied" not in after
+    assert items(after) == ["q0", "q1", "q2", "q3"]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_request_for_a_run_that_changed_while_it_is_read_gets_the_change_or_is_told_of_it(
+    two_models: Path, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    read = evaluations._read
+    began, first, second, told = (threading.Event() for _ in range(4))
+    held, waited = [first, second], [PATIENCE, 0.0 if long else PATIENCE, PATIENCE]
+
+    def read_and_hold(states: Sequence[EvaluationState]) -> evaluations.Comparison:
+        found = read(states)
+        began.set()
+        assert held.pop(0).wait(PATIENCE)
+        return found
+
+    def release_and_wait(futures: Sequence[Any], _: float) -> Any:
+        first.set()
+        return wait(futures, waited.pop(0))
+
+    monkeypatch.setattr(evaluations, "_read", read_and_hold)
+    monkeypatch.setattr(evaluations, "wait", release_and_wait)
+    comparisons = evaluations.Comparisons(changed=told.set)
+    states = [s for s in Library([two_models]).states() if isinstance(s, EvaluationState) and s.path.name == "one"]
+
+    def replies() -> set[str]:
+        return {str(item.answers[0].result.reply).partition(".")[0] for item in comparisons.get(states).items[REAL][:3]}
+
+    reading = evaluations._begin(states)
+    assert began.wait(PATIENCE)
+    comparisons._known[(states[0].place.id,)] = (tuple(state.signature()[1:] for state in states), reading)
+    file = two_models / "one" / "items.jsonl"
+    file.write_text(file.read_text().replace("I see it", "I saw it"))
+    if not long:
+        second.set()
+    assert replies() == ({"I see it"} if long else {"I saw it"})
+    assert not told.is_set()
+    second.set()
+    assert told.wait(PATIENCE if long else 0) == long
+    assert replies() == {"I saw it"}
 
 
 def test_only_evaluations_can_be_compared(two_models: Path) -> None:

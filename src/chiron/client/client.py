@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from chiron.client.attempts import AttemptRecord, Budget, Elapsed, Reservation, retry_call
@@ -62,8 +62,8 @@ class ModelClient:
         self.budget = budget if budget is not None else Budget(None)
         self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)
         self.halted: RunStopped | DiskError | None = None
-        self.answers: Ask | None = None
-        """Answers the calls of all units, also after a halt, if other processes have sent them."""
+        self.answers: Callable[[int], Ask] | None = None
+        """Returns what answers the calls of a unit, by its rank and also after a halt, if other processes have sent the calls."""
         self.shares = FailureRates()
         self._notes: dict[str, str] = {}
         self._thoughts: Counter[str] = Counter()
@@ -130,7 +130,7 @@ class ModelClient:
 
     def with_priority(self, rank: int) -> UnitAsk:
         """Return an ``ask`` whose calls are sent before those with a higher rank."""
-        return UnitAsk(self.answers or (lambda call: self.ask(call, rank)))
+        return UnitAsk(self.answers(rank) if self.answers is not None else lambda call: self.ask(call, rank))
 
     async def ask(self, call: Call, rank: int = 0) -> Reply:
         """Return the reply to ``call``: from the ledger, from an identical call in flight, or from its endpoint.

@@ -35,6 +35,8 @@ class Merged:
     results: int = 0
     differing: int = 0
     """Calls that got another text in another ledger. The first one is kept."""
+    twice: frozenset[str] = frozenset()
+    """Keys of the calls of a part that this ledger had paid for too. They may have got another reply there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,9 @@ class MergingLedger(Ledger):
                     merged.replies += self._copy_batch(source, low)
             with self._together():
                 merged.differing = self._book_duplicates()
+                if part:
+                    keys = self._read("SELECT key FROM temp.twice JOIN shard.calls ON shard.calls.rowid = twice.row")
+                    merged.twice = frozenset(bytes(key).hex() for (key,) in keys)
                 self._copy_failures(source)
                 self._copy_facts()
                 merged.results = self._copy_results(unfinished)

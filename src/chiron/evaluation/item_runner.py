@@ -40,6 +40,11 @@ class Unit:
     sample_index: int
     """Index of the seed."""
 
+    @property
+    def id(self) -> str:
+        """Name of the item in messages."""
+        return f"{self.benchmark.name}/{self.item.id}"
+
 
 class ExtraScore(Door):
     """An extra metric of an answer that costs calls."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.client import Count, ModelClient
-from chiron.client.failures import CallFailed, RunStopped
+from chiron.client.failures import RunStopped
 from chiron.client.lease import Broker
 from chiron.client.ledger_merge import MergingLedger
 from chiron.client.limiter import Pace
@@ -138,8 +138,8 @@ class _Session:
         self._spent = 0.0
         """USD in the run's ledger."""
         self._over: list[_Attempt] = []
-        self._failures: dict[str, CallFailed] = {}
-        """Calls that a worker sent in vain."""
+        self._known = KnownCalls(self._client, {})
+        """What the workers asked, if results are rebuilt."""
 
     async def rebuild(self, units: list[Any], work: Callable[[Any], Awaitable[Any]]) -> AsyncGenerator[tuple[Any, Any], None]:
         """Distribute the units, and yield each one in order, with the result that the replies of all workers give."""
@@ -148,7 +148,7 @@ class _Session:
                 pass
         for attempt in self._over:
             self._see(attempt, replace(attempt.state, progress=None))
-        self._client.answers = KnownCalls(self._client, self._failures, self._client.ask)
+        self._client.answers = replace(self._known, units=dict(units)).of_unit
         async with aclosing(LocalEngine().run(self._job, units, work, in_order=True)) as rebuilt:
             async for ended in rebuilt:
                 yield ended
@@ -309,11 +309,13 @@ class _Session:
         self._see(attempt, end.state if self._rebuilt else replace(end.state, progress=None))
         self._over.append(attempt)
         if isinstance(end.summary, RepliesSummary):
-            self._failures |= end.summary.failures
+            self._known.failures.update(end.summary.failures)
+            self._known.answered.update(end.summary.answered)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "ledger.sqlite"
             if await asyncio.to_thread(self._storage.get_ledger, name, local):
-                booked = await asyncio.to_thread(_merge_into, self._job.directory.ledger, local)
+                booked, twice = await asyncio.to_thread(_merge_into, self._job.directory.ledger, local)
+                self._known.twice.update(twice)
                 await _result(self._broker.close.remote(name, booked))
                 for copy in await asyncio.to_thread(self._storage.copies_of, part_of(name)):
                     await asyncio.to_thread(self._storage.delete, copy)
@@ -356,7 +358,7 @@ class _Session:
         self._client.budget.spent = self._spent + sum(other.spent_usd for other in live)
 
 
-def _merge_into(run: Path, part: Path) -> float:
+def _merge_into(run: Path, part: Path) -> tuple[float, frozenset[str]]:
     # In a thread, so with a connection of its own.
     with MergingLedger.open(run) as into:
         return merge_part(part, into)

@@ -45,6 +45,8 @@ class RepliesSummary(JobSummary):
 
     failures: dict[str, CallFailed]
     """Calls without a reply, by key."""
+    answered: frozenset[int]
+    """Ranks of the units of which every call got its reply."""
 
 
 @dataclass(kw_only=True)
@@ -55,6 +57,7 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
     whole: AnyJob
     ranks: frozenset[int]
     _failures: dict[str, CallFailed] = field(default_factory=dict, init=False)
+    _answered: set[int] = field(default_factory=set, init=False)
 
     @classmethod
     def of(cls, whole: AnyJob, ranks: frozenset[int]) -> Self:
@@ -62,25 +65,30 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
         names = ("directory", "identity", "about", "endpoints", "budget_usd", "in_flight", "progress")
         return cls(whole=whole, ranks=ranks, **{name: getattr(whole, name) for name in names})
 
-    def units(self) -> Iterator[Any]:
-        """Yield the units."""
-        return (unit for rank, unit in enumerate(self.whole.units()) if rank in self.ranks)
+    def units(self) -> Iterator[tuple[int, Any]]:
+        """Yield the units with their ranks in the whole job."""
+        return ((rank, unit) for rank, unit in enumerate(self.whole.units()) if rank in self.ranks)
 
     def count(self) -> int:
         """Return the number of units."""
         return len(self.ranks)
 
-    async def work(self, unit: Any, ask: UnitAsk) -> Any:
+    async def work(self, unit: tuple[int, Any], ask: UnitAsk) -> Any:
         """Ask the calls of a unit."""
+        rank, failed = unit[0], False
 
         async def noting_failures(call: Call) -> Reply:
+            nonlocal failed
             try:
                 return await ask(call)
             except CallFailed as failure:
-                self._failures[call.key] = failure
+                self._failures[call.key], failed = failure, True
                 raise
 
-        return await self.whole.work(unit, UnitAsk(noting_failures))
+        result = await self.whole.work(unit[1], UnitAsk(noting_failures))
+        if not failed:
+            self._answered.add(rank)
+        return result
 
     def count_result(self, result: Any) -> None:
         """Count a result in the progress."""
@@ -95,43 +103,77 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
     def summarize(self, summary: JobSummary, client: ModelClient) -> RepliesSummary:
         """Add the failures."""
         del client
-        return RepliesSummary(**vars(summary), failures=self._failures)
+        return RepliesSummary(**vars(summary), failures=self._failures, answered=frozenset(self._answered))
 
 
+@dataclass(frozen=True)
 class KnownCalls:
     """Answers the calls that a job's ledger contains, and that other processes sent in vain."""
 
-    def __init__(self, client: ModelClient, failures: Mapping[str, CallFailed], otherwise: Ask) -> None:
-        """``failures``: by key. ``otherwise``: answers further calls."""
-        self._client, self._failures, self._otherwise = client, failures, otherwise
+    client: ModelClient
+    units: Mapping[int, Any]
+    """Units of the job by rank."""
+    failures: dict[str, CallFailed] = field(default_factory=dict)
+    """Calls without a reply, by key."""
+    answered: set[int] = field(default_factory=set)
+    """Ranks of the units of which another process got a reply to every call."""
+    twice: set[str] = field(default_factory=set)
+    """Keys of the calls that several processes paid for. Their units may continue otherwise with the reply that was kept."""
 
-    async def __call__(self, call: Call) -> Reply:
-        """Return the reply to a call; see :class:`~chiron.client.call.Ask`."""
-        reply = self._client.ledger.get(call.key)
-        if reply is not None:
-            return reply
-        if (failure := self._failures.get(call.key)) is not None:
-            raise failure.with_traceback(None)
-        return await self._otherwise(call)
+    def of_unit(self, rank: int) -> Ask:
+        """Return what answers the calls of a unit; see :attr:`~chiron.client.client.ModelClient.answers`."""
+        is_known = rank in self.answered
+
+        async def ask(call: Call) -> Reply:
+            nonlocal is_known
+            reply = self.client.ledger.get(call.key)
+            if reply is not None:
+                is_known = is_known and call.key not in self.twice
+                return reply
+            if (failure := self.failures.get(call.key)) is not None:
+                raise failure.with_traceback(None)
+            if is_known and self.client.halted is None:
+                raise InputError(self._differing(rank, call))
+            return await self.client.ask(call, rank)
+
+        return ask
+
+    def _differing(self, rank: int, call: Call) -> str:
+        name = getattr(self.units[rank], "id", None)
+        unit = f"unit {rank + 1}{f', {name}' if name else ''}"
+        return (
+            f"a worker had other images than this machine, or they were changed during the run ({unit}: call {call.key[:12]} to"
+            f" {call.model} was not sent there): copy the same images to every machine, then run the same command again"
+        )
 
 
 async def _look_up(job: OpenJob, unit: tuple[int, Any]) -> tuple[set[str], bool]:
     """Return the keys of a unit's calls that the ledger contains, and whether it contains all of them."""
+    keys = set[str]()
+    complete = await _run_with_ledger(job, unit[1], keys, RunStopped("the call was not sent yet"))
+    if not complete:
+        # After a failed call, an earlier run may have continued and paid for others.
+        await _run_with_ledger(job, unit[1], keys, CallFailed("the call has no reply yet"))
+    return keys, complete
+
+
+async def _run_with_ledger(job: OpenJob, unit: Any, keys: set[str], lacking: RunStopped | CallFailed) -> bool:
+    """Run a unit with the ledger's replies, and add their keys. A call without one raises ``lacking``. Returns whether there was none."""
     assert job.client is not None  # noqa: S101 - open while the engine runs
-    ledger, keys, complete = job.client.ledger, set[str](), True
+    ledger, complete = job.client.ledger, True
 
     async def ask(call: Call) -> Reply:
         nonlocal complete
         reply = ledger.get(call.key)
         if reply is None:
             complete = False
-            raise RunStopped(f"call {call.key[:12]} was not sent yet")
+            raise lacking.with_traceback(None)
         keys.add(call.key)
         return reply
 
     with suppress(Exception):  # a call is lacking; any other error comes again where the unit is run
-        await job.work(unit[1], UnitAsk(ask))
-    return keys, complete
+        await job.work(unit, UnitAsk(ask))
+    return complete
 
 
 async def look_up(job: OpenJob, units: Sequence[Any], *, all_units: bool) -> list[tuple[Any, set[str]]]:

@@ -189,7 +189,7 @@ def recover_parts(directory: WorkDirectory) -> None:
             local = Path(folder) / f"{name}{_SUFFIX}"
             storage.get_ledger(name, local)
             part = part_of(name)
-            booked[part] = max(booked[part], merge_part(local, into))
+            booked[part] = max(booked[part], merge_part(local, into)[0])
             merged.append(name)
         for lease in open_leases(directory.path / LEASES):
             usd = lease.usd if lease.lost else lease.usd - booked[part_of(lease.holder)]
@@ -207,8 +207,8 @@ def recover_parts(directory: WorkDirectory) -> None:
     mark.unlink()
 
 
-def merge_part(part: Path, into: MergingLedger) -> float:
-    """Merge a worker's ledger. Returns the USD that it has as spent."""
-    into.merge(part, part=True)
+def merge_part(part: Path, into: MergingLedger) -> tuple[float, frozenset[str]]:
+    """Merge a worker's ledger. Returns the USD that it has as spent, and the keys of calls that other parts had paid for too."""
+    merged = into.merge(part, part=True)
     with Ledger.read(part) as ledger:
-        return ledger.spent_usd()
+        return ledger.spent_usd(), merged.twice

@@ -301,8 +301,17 @@ def _tile_cache(prepared: Prepared, accelerator: Accelerator) -> TileCache | Non
     recipe = prepared.recipe
     if recipe.tile_cache is None:
         return None
-    size = int(recipe.tile_cache_gib * 2**30)
-    return TileCache(Path(recipe.tile_cache), prepared.base.layout, size, writers=accelerator.num_processes)
+    size, cache, problem = int(recipe.tile_cache_gib * 2**30), None, None
+    try:
+        cache = TileCache(Path(recipe.tile_cache), prepared.base.layout, size, writers=accelerator.num_processes)
+    except InputError as error:
+        problem = str(error)
+    # An error in one process only, as on a node without the folder, would leave the others waiting for it.
+    problems = gather_object([problem]) if accelerator.num_processes > 1 else [problem]
+    for rank, found in enumerate(problems):
+        if found is not None:
+            raise InputError(f"process {rank}: {found}" if len(problems) > 1 else found)
+    return cache
 
 
 def _records(

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import features
@@ -22,6 +23,8 @@ from chiron.providers.local.tiling import Grid, ImageLayout, Tiles, Tiling
 
 _log = logging.getLogger(__name__)
 
+RULES: Final = 1
+"""Version of the code that makes pixels: ``upright`` with what it calls, and ``cut`` of each layout. Raise it if they change pixels."""
 _SUFFIX = ".tiles"
 _LEFT = 3600.0
 """Age in seconds after which a temporary file counts as left by a killed process."""
@@ -44,7 +47,8 @@ class TileCache:
             folder: where the files are.
             layout: how the model sees images.
             limit: maximum size of the folder in bytes.
-            writers: number of processes that use the folder. Each writes an equal share of what is free, so they need not communicate.
+            writers: number of processes of the training. Each writes an equal share of what is free, so they need not communicate. If every
+                node has a folder of its own, it is filled only to the shares of the node's processes.
 
         Raises:
             InputError: The folder cannot be created or written.
@@ -123,7 +127,10 @@ class TileCache:
             if self._left is None:
                 self._left = (self._limit - _used(self._folder)) // self._writers
             if size > self._left:
-                return f"has reached {self._limit / 2**30:.3g} GiB", "raise tile_cache_gib"
+                full = f"has reached {self._limit / 2**30:.3g} GiB"
+                if self._writers > 1:
+                    full = f"has taken this process's share of {self._limit / 2**30:.3g} GiB (one of {self._writers} processes)"
+                return full, "raise tile_cache_gib"
             self._left -= size
         return None
 
@@ -140,8 +147,8 @@ def _settings(layout: ImageLayout, n_images: int) -> list[object]:
     """Everything except the image that decides its pixels."""
     own = layout.thumbnail if isinstance(layout, Tiling) else None  # not among the processor's settings
     libraries = [version(name) for name in ("pillow", "numpy", "transformers")]
-    codecs = [features.version(name) for name in ("jpg", "libjpeg_turbo", "webp")]
-    return [type(layout).__name__, layout.processor_settings(), own, layout.sharing(n_images), libraries, codecs]
+    codecs = [features.version(name) for name in ("jpg", "libjpeg_turbo", "libtiff", "webp")]
+    return [RULES, type(layout).__name__, layout.processor_settings(), own, layout.sharing(n_images), libraries, codecs]
 
 
 def _used(folder: Path) -> int:

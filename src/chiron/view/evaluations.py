@@ -1,9 +1,10 @@
 """Items of evaluations with every model's answer, grouped for the page."""
 
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -103,13 +104,17 @@ class StillReading(Exception):
         super().__init__(", ".join(state.place.name for state in states))
 
 
+_Known = tuple[tuple[Signature, ...], Future[Comparison]]
+"""Signatures of the runs when their reading began, and the comparison."""
+
+
 @dataclass
 class Comparisons:
     """The last comparisons, each read again when one of its runs changes. Reading continues when the request that began it ends."""
 
     changed: Callable[[], None] = lambda: None
     """Called when a comparison is finished that a request did not wait for."""
-    _known: OrderedDict[tuple[str, ...], tuple[tuple[Signature, ...], Future[Comparison]]] = field(default_factory=OrderedDict)
+    _known: OrderedDict[tuple[str, ...], _Known] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
     def get(self, states: Sequence[EvaluationState]) -> Comparison:
@@ -119,8 +124,19 @@ class Comparisons:
             InputError: one of them cannot be read.
             StillReading: they are large; ask again later.
         """
-        key = tuple(state.place.id for state in states)
+        until = time.monotonic() + PATIENCE
         now = tuple(state.signature()[1:] for state in states)
+        known = self._wait(states, now, until)
+        if known is None:
+            raise StillReading(states)
+        if known[0] != now:
+            # A run changed while it was read. If reading again takes long, the page shows the earlier content and then loads again.
+            known = self._wait(states, now, until) or known
+        return known[1].result()
+
+    def _wait(self, states: Sequence[EvaluationState], now: tuple[Signature, ...], until: float) -> _Known | None:
+        """Return what is known or being read, when its reading has ended; ``None`` and a later call of :attr:`changed` if it lasts."""
+        key = tuple(state.place.id for state in states)
         with self._lock:
             known = self._known.get(key)
             # One that is being read is finished first, also if its runs change: otherwise a running evaluation is never shown.
@@ -129,11 +145,16 @@ class Comparisons:
             self._known.move_to_end(key)
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
-        try:
-            return known[1].result(PATIENCE)
-        except TimeoutError:
-            known[1].add_done_callback(lambda _: self.changed())
-            raise StillReading(states) from None
+        future = known[1]
+        if not wait([future], max(0.0, until - time.monotonic())).done:
+            future.add_done_callback(lambda _: self.changed())
+            return None
+        if future.exception() is not None:
+            # The next request reads again: what was wrong may be fixed without a change of the files, such as their permissions.
+            with self._lock:
+                if self._known.get(key) is known:
+                    del self._known[key]
+        return known
 
     def folder(self, state: EvaluationState, benchmark: str) -> Path | None:
         """Return the image folder of a benchmark, from any comparison with this evaluation; errors as in :meth:`get`."""
