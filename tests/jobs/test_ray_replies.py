@@ -101,7 +101,7 @@ def test_a_build_on_ray_with_a_killed_worker_writes_the_files_of_one_process(
         file.write("not a case\n")
     with Endpoint(author().answer, latency=lambda _: 0.05) as endpoint:
         config = build_config(endpoint.base_url, model={**PRICE, "concurrency": 4}, budget_usd=10_000)
-        execute(prepare(cases, config, tmp_path / "one" / "out"))
+        alone = execute(prepare(cases, config, tmp_path / "one" / "out"))
         asked, distinct = endpoint.seen.requests, len(endpoint.seen.answered)
         killer = killing_a_worker(endpoint, asked // 2)
         summary = execute(prepare(cases, config, tmp_path / "ray" / "out", engine="ray", engine_options=ray(address)))
@@ -111,7 +111,9 @@ def test_a_build_on_ray_with_a_killed_worker_writes_the_files_of_one_process(
         assert len(endpoint.seen.answered) == distinct
         # What was in flight, or answered since the last copy 0.2 s before.
         assert endpoint.seen.requests - 2 * asked < asked // 2
-        assert summary.spent_usd > summary.possibly_spent_usd > 0
+        # Every reply is counted, also those that two parts asked for. A worker that is killed between two calls loses nothing.
+        assert summary.spent_usd - summary.possibly_spent_usd >= alone.spent_usd - 1e-9
+        assert summary.possibly_spent_usd > 0 or endpoint.seen.requests == 2 * asked
     assert differing(tmp_path / "one" / "out", tmp_path / "ray" / "out") == []
 
 
