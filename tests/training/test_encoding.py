@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from chiron.cases.case import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat, Turn
@@ -73,8 +74,12 @@ def test_labels_are_the_assistants_words_and_their_end(tmp_path: Path) -> None:
     assert any(runs(one)[1:] for one in encoded)
 
 
+TEXTS = st.text(max_size=12).filter(lambda text: IMAGE_MARK not in text)
+"""Without the mark, which Hypothesis finds in our source and which would stand for an image."""
+
+
 @pytest.mark.slow
-@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from([*SPECIAL, "\n", " "])), min_size=4, max_size=4))
+@given(st.lists(st.one_of(TEXTS, st.sampled_from([*SPECIAL, "\n", " "])), min_size=4, max_size=4))
 @settings(max_examples=80)
 def test_a_prompt_is_what_stands_before_the_answer(texts: list[str]) -> None:
     source = row(*(text.encode("utf-8", "ignore").decode() for text in texts))

@@ -1,6 +1,7 @@
 """The provider ``local``: calls in, replies out, whatever goes wrong in between."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import threading
@@ -25,7 +26,7 @@ from chiron.providers.local.backend import VLMBackend
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.dialogue import SYSTEM_MESSAGES
 from chiron.providers.local.generation import Generation
-from chiron.providers.local.loading import load
+from chiron.providers.local.loading import load, load_whole
 from chiron.providers.local.provider import Local
 from chiron.providers.registry import RoleCall, build_endpoints, probe
 from tests.providers.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
@@ -522,3 +523,36 @@ def test_a_search_with_interns_in_this_process(checkpoint: Path, tmp_path: Path,
     monkeypatch.setattr(VLMBackend, "run", never)
     again = execute(sample.cases, config, tmp_path / "run")
     assert (again.total, again.unsolved, again.rejected, again.retained) == (3, summary.unsolved, summary.rejected, summary.retained)
+
+
+def test_models_that_are_loaded_at_once_leave_transformers_as_it_was() -> None:
+    """It replaces a method while it loads. Two overlapping loads would leave the replacement, and tied weights would be missing later."""
+    from transformers import PreTrainedModel
+    from transformers.initialization import no_tie_weights
+
+    before = PreTrainedModel.tie_weights
+    both, first_left, entered = threading.Barrier(2), threading.Event(), []
+
+    class Loading:
+        @staticmethod
+        def from_pretrained(_source: str, **_settings: Any) -> tuple[str, dict[str, list[str]]]:
+            with no_tie_weights():
+                entered.append("model")
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both.wait(0.5)
+                if len(entered) > 1:
+                    first_left.wait(0.5)
+                    return "later", {"missing_keys": [], "mismatched_keys": []}
+            first_left.set()
+            return "first", {"missing_keys": [], "mismatched_keys": []}
+
+    threads = [threading.Thread(target=load_whole, args=(Loading, "folder")) for _ in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(entered) == 2
+        assert PreTrainedModel.tie_weights is before
+    finally:
+        PreTrainedModel.tie_weights = before  # type: ignore[method-assign]

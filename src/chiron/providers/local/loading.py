@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ def no_bars() -> Iterator[None]:
 
 
 _SHOWN = 3
+_loading = Lock()
+"""Transformers replaces methods of its classes while it loads. If two threads load at once, the replacements can stay: tied weights would
+then be missing from every later model."""
 
 
 def load_whole(architecture: Any, source: str, **settings: Any) -> Any:
@@ -44,7 +48,7 @@ def load_whole(architecture: Any, source: str, **settings: Any) -> Any:
     Raises:
         InputError: the checkpoint lacks weights of this architecture, or their shapes differ.
     """
-    with no_bars():
+    with _loading, no_bars():
         model, report = architecture.from_pretrained(source, output_loading_info=True, **settings)
     missing = sorted({*map(str, report["missing_keys"]), *(str(name) for name, *_ in report["mismatched_keys"])})
     if missing:
