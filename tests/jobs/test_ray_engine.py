@@ -76,6 +76,19 @@ def files(run: Path) -> list[bytes]:
     return [(run / name).read_bytes() for name in ("paths.jsonl", "rejected.jsonl")]
 
 
+def stopped_after_refusing_a_second(arguments: list[str], endpoint: Endpoint) -> None:
+    """Run a command until 100 requests were sent; a second one is refused, and SIGTERM ends the first and all its workers in order."""
+    process = subprocess.Popen([*CHIRON, *arguments], env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for(endpoint, 100, process)
+    second = chiron(*arguments)
+    assert second.returncode == 2
+    assert "in use by another process" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, messages
+    wait_until(lambda: not workers(), what="the end of all workers")
+
+
 def workers() -> list[int]:
     """Processes of workers of this test's cluster."""
     found = []
@@ -182,20 +195,12 @@ def test_a_signal_ends_the_workers_in_order_and_the_next_run_continues(tmp_path:
     cases = write_cases(tmp_path, 16)
     with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, latency=lambda _: 0.05) as endpoint:
         config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
-        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "ray")]
+        command = ["search", str(cases), "--config", str(config), "--run", str(tmp_path / "ray")]
         ray = ["--engine", "ray", "--address", address, "--workers", "2"]
-        process = subprocess.Popen([*command, *ray], env=environment(), stderr=subprocess.PIPE, text=True)
-        wait_for(endpoint, 100, process)
-        second = chiron(*command[3:], *ray)
-        assert second.returncode == 2
-        assert "in use by another process" in second.stderr
-        process.send_signal(signal.SIGTERM)
-        _, messages = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130, messages
-        wait_until(lambda: not workers(), what="the end of all workers")
+        stopped_after_refusing_a_second([*command, *ray], endpoint)
         answered = sum(endpoint.seen.answered.values())
         assert sum(s.calls for s in read_status(tmp_path / "ray").spending) >= answered - answered // 4
-        again = chiron(*command[3:], "--json")
+        again = chiron(*command, "--json")
         assert again.returncode == 0, again.stderr
         assert json.loads(again.stdout)["pending"] == 0
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -29,15 +28,15 @@ from chiron.mmrp.questions import prepare_questions
 from chiron.mmrp.text import prepare_text
 from tests.evaluation import published, test_suites
 from tests.evaluation.test_running import answers, write
-from tests.jobs.test_ray_engine import PRICE, calls_in, run_part, workers
+from tests.jobs.test_ray_engine import PRICE, calls_in, run_part, stopped_after_refusing_a_second, workers
 from tests.jobs.test_ray_engine import address as address  # noqa: PLC0414 - a fixture
 from tests.mmrp.building import Models, build_config, write_different
 from tests.mmrp.test_questions import Author
 from tests.support.cases import write_cases, write_png
-from tests.support.command import CHIRON, chiron, environment, wait_for
+from tests.support.command import chiron
 from tests.support.endpoint import Endpoint
 from tests.support.runs import write_config
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import wait_until
 
 
 def ray(address: str, **options: Any) -> EngineOptions:
@@ -177,15 +176,7 @@ def test_a_signal_ends_the_workers_of_a_build_in_order_and_keeps_their_questions
         config = write_config(tmp_path / "c.yaml", models)
         command = ["build", "questions", str(cases), "--config", str(config), "--out", str(tmp_path / "out")]
         on_ray = [*command, "--engine", "ray", "--address", address, "--workers", "2"]
-        process = subprocess.Popen([*CHIRON, *on_ray], env=environment(), stderr=subprocess.PIPE, text=True)
-        wait_for(endpoint, 100, process)
-        second = chiron(*on_ray)
-        assert second.returncode == 2
-        assert "in use by another process" in second.stderr
-        process.send_signal(signal.SIGTERM)
-        _, messages = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130, messages
-        wait_until(lambda: not workers(), what="the end of all workers")
+        stopped_after_refusing_a_second(on_ray, endpoint)
         assert calls_in(tmp_path / "out" / "ledger.sqlite") == sum(endpoint.seen.answered.values()) < 300
         assert (tmp_path / "out" / "cases.jsonl").read_text()
         again = chiron(*command, "--json")

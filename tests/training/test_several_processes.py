@@ -234,6 +234,14 @@ def test_the_launchers_own_sharding_is_refused(world: Path, tmp_path: Path, monk
         train(prepare(recipe_of(world), world / "data"), tmp_path / "out")
 
 
+def test_restarts_that_share_a_store_are_refused(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarted process would read addresses of dead ones."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(InputError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        train(prepare(recipe_of(world), world / "data"), tmp_path / "out")
+
+
 # --- two nodes ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -247,11 +255,12 @@ class Nodes:
     def start(self, *module: str) -> list["subprocess.Popen[str]"]:
         """Start the documented command on both, for the module ``chiron`` or another one."""
         page = (ROOT / "docs" / "training.md").read_text("utf-8")
-        command = next(block for block in page.split("```bash\n")[1:] if block.startswith("torchrun")).partition("```")[0]
+        command = next(block for block in page.split("```bash\n")[1:] if " torchrun --nnodes" in block).partition("```")[0]
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         for old, new in (
-            ("torchrun", f"exec {sys.executable} -m torch.distributed.run"), ("--nproc-per-node 8", "--nproc-per-node 1"),
+            ("torchrun", f"exec {sys.executable} -m torch.distributed.run"),
+            ("--nproc-per-node 8", "--nproc-per-node 1"),
             ("node1:29500", f"127.0.0.1:{port}"), ("/shared", str(self.shared)),
         ):  # fmt: skip
             assert old in command

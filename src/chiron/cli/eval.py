@@ -129,29 +129,21 @@ def eval_command(
     A directory belongs to one model and protocol, and collects benchmarks and controls. 'chiron compare DIR DIR ...' compares several.
     """
     if context.invoked_subcommand is not None:
-        return
-
+        return None
     from chiron.cli.eval_output import measure, show_benchmarks, write_tsv
 
-    files = benchmark_file or []
+    files, wanted = benchmark_file or [], _names(benchmarks or "")
     if list_all:
-        show_benchmarks(files, json_output=json_output)
-        return
+        return show_benchmarks(files, json_output=json_output)
     if export_tsv is not None:
-        write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol, files=files)
-        return
+        return write_tsv(wanted, export_tsv, data=data, protocol=protocol, files=files)
     from chiron.jobs.engine import EngineOptions, engine_of
 
     places = EngineOptions(address=address, workers=workers, storage=storage)
     options = {
-        "limit": limit,
-        "seeds": samples,
-        "temperature": temperature,
-        "judge": judge,
-        "ranker": ranker,
-        "reward_model": reward_model,
+        "limit": limit, "seeds": samples, "temperature": temperature, "judge": judge, "ranker": ranker, "reward_model": reward_model,
         **{key: _names(text) if text is not None else None for key, text in (("graders", graders), ("interns", interns))},
-    }
+    }  # fmt: skip
     if suite is not None:
         fixed = {"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--checkers": checkers}
         _refuse({**fixed, "--control": control != "none"})
@@ -160,8 +152,7 @@ def eval_command(
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
 
         command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine, places))
-        measure_suite(command, dry_run=dry_run, json_output=json_output)
-        return
+        return measure_suite(command, dry_run=dry_run, json_output=json_output)
     named, run = _one_model(model or [], benchmarks, run, bertscore)
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
@@ -169,12 +160,11 @@ def eval_command(
 
     options["checkers"] = _names(checkers) if checkers is not None else None
     chosen = load_evaluation(config, named, protocol=protocol, extractor=extractor, **options)
-    wanted, changed = _names(benchmarks or ""), control_of(control)
     prepared = prepare_evaluation(
-        named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run,
-        engine=engine, engine_options=places,
+        named, wanted, run, chosen, data=data, control=control_of(control), benchmark_files=files, references=references,
+        need_keys=not dry_run, engine=engine, engine_options=places,
     )  # fmt: skip
-    measure(prepared, dry_run=dry_run, json_output=json_output)
+    return measure(prepared, dry_run=dry_run, json_output=json_output)
 
 
 def _one_model(models: Sequence[str], benchmarks: str | None, run: Path | None, bertscore: str | None) -> tuple[str, Path]:

@@ -33,6 +33,8 @@ class CallFailed(ChironError):
     """
 
     kind = "failed"
+    status: int | None = None
+    """HTTP status of the answer, if that is why the call failed."""
 
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
         """Keep the message, its public part, and whether the provider may bill the attempt."""

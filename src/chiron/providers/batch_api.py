@@ -216,7 +216,7 @@ class BatchApi(BatchFormat):
         try:
             return await self.create(batch)
         except (RateLimited, CallerFault) as failure:
-            if not failure.public.startswith(f"{self.name}: HTTP 4") or failure.public.startswith(f"{self.name}: HTTP 409"):
+            if failure.status is None or not 400 <= failure.status < 500 or failure.status == 409:
                 raise  # it may have been created
             record.creating = False
             expired = isinstance(failure, CallerFault) and self.is_missing(failure) and await self.is_expired(batch)
@@ -330,7 +330,7 @@ class BatchApi(BatchFormat):
 
     def is_missing(self, failure: CallerFault) -> bool:
         """Return whether the provider does not have what it was asked for."""
-        return failure.public.startswith(f"{self.name}: HTTP 404")
+        return failure.status == 404
 
     async def _doubt(self, batch: Batch) -> None:
         """Return only if a batch that was not found is deleted: it is missing for a while, and also in the provider's list.

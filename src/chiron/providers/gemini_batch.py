@@ -162,7 +162,7 @@ class GeminiBatches(BatchApi):
 
     def is_missing(self, failure: CallerFault) -> bool:
         """Return whether the provider does not have what it was asked for. Of files, it says that they may not be seen."""
-        return super().is_missing(failure) or failure.public.startswith(f"{self.name}: HTTP 403")
+        return failure.status in {403, 404}
 
     def identify(self, value: object) -> str | None:
         """Return the name of a file or batch; ``None`` if it cannot be part of an address."""

@@ -185,7 +185,9 @@ class Origin:
 
 def classify_status(status: int, headers: Mapping[str, str], text: str, origin: Origin) -> CallFailed:
     """Return the failure for an HTTP status other than 200."""
-    return _classified(status, headers, read_error(text, origin.redact), origin)
+    failure = _classified(status, headers, read_error(text, origin.redact), origin)
+    failure.status = status
+    return failure
 
 
 def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origin: Origin) -> CallFailed:

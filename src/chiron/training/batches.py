@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -146,15 +147,10 @@ def collate(
             labels[number, at:end] = sample.labels
             if weights is not None:
                 weights[number, at:end] = token_weight(sample, weighting)
-            begin = at
-            for index, size in enumerate(sample.conversations):
-                position_ids[:, number, begin : begin + size] = np.arange(size)
-                if conversations is not None and trained_tokens(sample):
-                    conversations[number, begin : begin + size] = 2 * len(scored) + index
-                begin += size
-            if sample.positions is not None:
-                position_ids[1:, number, at:end] = sample.positions
+            _place(sample, position_ids[:, number, at:end])
             if trained_tokens(sample):
+                if conversations is not None:
+                    conversations[number, at:end] = 2 * len(scored) + np.repeat(np.arange(len(sample.conversations)), sample.conversations)
                 scored.append(sample)
             at = end
             tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
@@ -174,6 +170,16 @@ def collate(
         conversations=None if conversations is None else torch.from_numpy(conversations),
         reference=_reference(scored) if pairs else None,
     )
+
+
+def _place(sample: Encoded, position_ids: NDArray[np.int64]) -> None:
+    """Write the positions of a sample's tokens. Those of each of its conversations begin at 0."""
+    begin = 0
+    for size in sample.conversations:
+        position_ids[:, begin : begin + size] = np.arange(size)
+        begin += size
+    if sample.positions is not None:
+        position_ids[1:] = sample.positions
 
 
 def _image_inputs(layout: ImageLayout, tiles: Sequence[Tiles], grids: Sequence[Grid], *, raw: bool) -> dict[str, Tensor]:
