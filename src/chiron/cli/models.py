@@ -45,7 +45,7 @@ def init_command(
             "--template",
             "-t",
             metavar="TEMPLATE",
-            help="one-key, openai, gemini, openrouter, vllm, ollama, paper, offline, or chiron-o1 (the published models, to evaluate).",
+            help="one-key, openai, gemini, openrouter, vllm, ollama, paper, offline, practice, or chiron-o1 (the published models, to evaluate).",
             autocompletion=_complete_template,
         ),
     ] = None,

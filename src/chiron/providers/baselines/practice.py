@@ -1,0 +1,64 @@
+"""Stand-ins with which users practice the whole work on their own cases: search, review, build.
+
+They know no medicine and look at no image. A mentor quotes a sentence of the case in each step and adds a code of the known answer. An
+intern looks the code up, and follows it or not by chance: with ``n`` steps it is right with probability ``1 - 0.5^n``. Every step says
+that it is practice text, and the identity of the models says so in the provenance of every row.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from chiron.client.prompts import read_section
+from chiron.providers.baselines.models import OPTION, quotes, write_steps
+
+PRACTICE_TEXT: Final = "Practice text, not medical reasoning"
+"""First words of every step that a stand-in writes."""
+_CODE = re.compile(rf"{PRACTICE_TEXT} \(code ([0-9a-f]{{8}})\)")
+_WRONG_PER_STEP: Final = 0.5
+"""Probability that an intern is wrong after one step with a code."""
+_FEWEST_STEPS: Final = 3
+"""Number of steps in a path, also for a case with less text."""
+
+
+def is_practice(identity: str) -> bool:
+    """Return whether the identity of a model, as in the provenance of a row, is that of a stand-in."""
+    return identity.startswith("offline:practice/")
+
+
+def propose(order: str, prompt: str, *, draw: int, key: str) -> str:
+    """Return a mentor's reply: the sentences missing in the reasoning so far, each marked as practice text, then the answer."""
+    answer = _on_one_line(read_section(prompt, "answer") or "")
+    mark = f"{PRACTICE_TEXT} (code {_code(answer)})."
+    if read_section(prompt, "wrong_step") is not None:
+        return f"{mark} This step is not looked at."
+    left = quotes(order, prompt, draw=draw, key=key)
+    lacking = _FEWEST_STEPS - len(_CODE.findall(read_section(prompt, "reasoning") or "")) - len(left)
+    left += ["The case has no more text to quote."] * max(lacking, 0 if left else 1)
+    return write_steps([f"{mark} {sentence}" for sentence in left], prompt, answer)
+
+
+def follow(answers: Sequence[str], prompt: str, *, key: str) -> str:
+    """Return an intern's reply: the answer that the codes name, or by chance another one. ``key`` seeds the choice.
+
+    Other answers are options of the question, if it has any, else those of ``answers``. Without a code, any of them is chosen.
+    """
+    chance = random.Random(key)  # noqa: S311 - reproducible, not secret
+    codes = _CODE.findall(read_section(prompt, "reasoning") or "")
+    known = {_code(answer): answer for answer in map(_on_one_line, answers)}
+    named = known.get(codes[-1]) if codes else None
+    options = [text for _, text in OPTION.findall(read_section(prompt, "question") or "")]
+    others = [other for other in options or known.values() if other != named] or ["Unknown"]
+    right = named is not None and chance.random() < 1 - _WRONG_PER_STEP ** len(codes)
+    answer = named if named is not None and right else chance.choice(others)
+    return write_steps([f"{PRACTICE_TEXT}."], prompt, answer)
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _code(answer: str) -> str:
+    return hashlib.sha256(answer.encode("utf-8", "surrogatepass")).hexdigest()[:8]
