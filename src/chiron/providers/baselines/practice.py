@@ -8,7 +8,7 @@ that it is practice text, and the identity of the models says so in the provenan
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from chiron.client.prompts import read_section
@@ -26,6 +26,23 @@ _FEWEST_STEPS: Final = 3
 def is_practice(identity: str) -> bool:
     """Return whether the identity of a model, as in the provenance of a row, is that of a stand-in."""
     return identity.startswith("offline:practice/")
+
+
+def notes_on_paths(identities: Sequence[str], counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield a note on what the paths of a search are worth if embedded models made them.
+
+    Args:
+        identities: identities of the models of the search.
+        counts: number of cases by outcome: ``retained``, ``rejected``, ``unsolved``.
+    """
+    if any(map(is_practice, identities)):
+        yield "the paths are practice text, not medical reasoning: use them only to practice review and build"
+    elif all(identity.startswith("offline:") for identity in identities) and not counts["retained"]:
+        if counts["rejected"] + counts["unsolved"]:
+            yield (
+                "no path was retained, which is usual for the embedded baselines: they compare words and look at no image. To practice"
+                " review and build with these cases, search them with the configuration of 'chiron init practice', in another --run"
+            )
 
 
 def propose(order: str, prompt: str, *, draw: int, key: str) -> str:
