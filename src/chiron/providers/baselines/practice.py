@@ -37,12 +37,13 @@ def notes_on_paths(identities: Sequence[str], counts: Mapping[str, int]) -> Iter
     """
     if any(map(is_practice, identities)):
         yield "the paths are practice text, not medical reasoning: use them only to practice review and build"
-    elif all(identity.startswith("offline:") for identity in identities) and not counts["retained"]:
-        if counts["rejected"] + counts["unsolved"]:
-            yield (
-                "no path was retained, which is usual for the embedded baselines: they compare words and look at no image. To practice"
-                " review and build with these cases, search them with the configuration of 'chiron init practice', in another --run"
-            )
+        return
+    searched = counts["rejected"] + counts["unsolved"]
+    if searched and not counts["retained"] and all(identity.startswith("offline:") for identity in identities):
+        yield (
+            "no path was retained, which is usual for the embedded baselines: they compare words and look at no image. To practice review"
+            " and build with these cases, search them with the configuration of 'chiron init practice', in another --run"
+        )
 
 
 def propose(order: str, prompt: str, *, draw: int, key: str) -> str:
