@@ -11,9 +11,9 @@ from typing import Any
 
 from chiron.client.config_file import unknown_name
 from chiron.errors import ChironError, InputError
-from chiron.extras import install_command
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.registry import benchmark_of, benchmarks, suites
+from chiron.extras import install_command
 from chiron.io import alone, unwritten, write_atomically
 
 RECORD = ".chiron/fetched.json"
