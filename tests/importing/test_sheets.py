@@ -83,7 +83,7 @@ def test_a_sheet_that_matches_nothing_is_told_how_to_name_its_studies(tmp_path: 
     sheet = a_sheet(tmp_path / "q.csv", "Study,Diagnosis\nfolder-1,Cyst.\n")
     notes = " ".join(import_cases(studies(tmp_path / "s"), tmp_path / "out", ImportOptions(questions=sheet)).notes)
     assert "0 of 1 rows match 0 of 3 studies: name the column that identifies a study with --map accession=..., study=...," in notes
-    with pytest.raises(InputError, match="name the columns, as --map accession=...,findings=...,impression=..."):
+    with pytest.raises(InputError, match=r"name the columns, as --map accession=\.\.\.,findings=\.\.\.,impression=\.\.\."):
         imported(studies(tmp_path / "s"), tmp_path / "no", questions=a_sheet(tmp_path / "no.csv", "Foo,Bar\n1,2\n"))
 
 

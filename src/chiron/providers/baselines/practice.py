@@ -16,7 +16,7 @@ from chiron.providers.baselines.models import OPTION, quotes, write_steps
 
 PRACTICE_TEXT: Final = "Practice text, not medical reasoning"
 """First words of every step that a stand-in writes."""
-_CODE = re.compile(rf"{PRACTICE_TEXT} \(code ([0-9a-f]{{8}})\)")
+_CODE = re.compile(rf"{PRACTICE_TEXT} \(code ([0-9a-f]{{8}})/\d+\)")
 _WRONG_PER_STEP: Final = 0.5
 """Probability that an intern is wrong after one step with a code."""
 _FEWEST_STEPS: Final = 3
@@ -49,13 +49,14 @@ def notes_on_paths(identities: Sequence[str], counts: Mapping[str, int]) -> Iter
 def propose(order: str, prompt: str, *, draw: int, key: str) -> str:
     """Return a mentor's reply: the sentences missing in the reasoning so far, each marked as practice text, then the answer."""
     answer = _on_one_line(read_section(prompt, "answer") or "")
-    mark = f"{PRACTICE_TEXT} (code {_code(answer)})."
     if read_section(prompt, "wrong_step") is not None:
-        return f"{mark} This step is not looked at."
+        return f"{PRACTICE_TEXT}: the step was not looked at."
+    begun = len(_CODE.findall(read_section(prompt, "reasoning") or ""))
     left = quotes(order, prompt, draw=draw, key=key)
-    lacking = _FEWEST_STEPS - len(_CODE.findall(read_section(prompt, "reasoning") or "")) - len(left)
-    left += ["The case has no more text to quote."] * max(lacking, 0 if left else 1)
-    return write_steps([f"{mark} {sentence}" for sentence in left], prompt, answer)
+    left += ["Nothing more to quote."] * max(_FEWEST_STEPS - begun - len(left), 0 if left else 1)
+    # The number of the step makes all marks of a path differ: a dataset's check for loops reports steps that begin alike.
+    steps = [f"{PRACTICE_TEXT} (code {_code(answer)}/{number}). {text}" for number, text in enumerate(left, start=begun + 1)]
+    return write_steps(steps, prompt, answer)
 
 
 def follow(answers: Sequence[str], prompt: str, *, key: str) -> str:
