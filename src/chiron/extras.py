@@ -1,6 +1,8 @@
 """Import optional packages."""
 
 import importlib
+import shlex
+import sys
 from types import ModuleType
 
 from chiron.errors import InputError
@@ -22,4 +24,9 @@ def need(module: str, purpose: str, extra: str = "import") -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise InputError(f"{purpose} needs the package '{module}', which is not installed: pip install 'chiron-med[{extra}]'") from None
+        raise InputError(f"{purpose} needs the package '{module}', which is not installed: {install_command(extra)}") from None
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra where this package is installed. The ``pip`` of the user's shell may be another one's."""
+    return f"{shlex.quote(sys.executable or 'python')} -m pip install 'chiron-med[{extra}]'"

@@ -102,6 +102,11 @@ def test_init_writes_the_schema_and_ends_with_the_command_to_run_next(tmp_path: 
     assert json.loads((tmp_path / "chiron.schema.json").read_text()) == json_schema(SchemaKind.CONFIGURATION)
 
 
+@pytest.mark.parametrize(("name", "words"), [("offline", "check it with"), ("practice", "check it with"), ("vllm", "edit the models")])
+def test_init_asks_to_edit_models_only_where_there_is_something_to_edit(tmp_path: Path, cli: Cli, name: str, words: str) -> None:
+    assert words in cli(["init", name, "--out", str(tmp_path / "c.yaml")]).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),

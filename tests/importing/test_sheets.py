@@ -10,6 +10,7 @@ from chiron.importing.importer import import_cases
 from chiron.importing.source import ImportOptions
 from tests.importing.dicoms import write_dicom
 from tests.importing.support import imported, jsonl
+from tests.support.cases import write_png
 
 SHEET = (
     "Accession Number,Patient ID,Exam,Findings,Impression,Room\n"
@@ -61,6 +62,29 @@ def test_one_question_for_all_rows_is_answered_by_the_impression(tmp_path: Path)
     ]
     assert cases[0].findings == ("There is a mass of 2 cm.",)
     assert cases[2].unlabeled
+
+
+def test_a_report_without_a_question_names_the_option_that_asks_one(tmp_path: Path) -> None:
+    summary = import_cases(studies(tmp_path / "s"), tmp_path / "out", ImportOptions(questions=a_sheet(tmp_path / "q.csv")))
+    note = next(note for note in summary.notes if "--question TEXT" in note)
+    assert summary.notes[note] == 2
+    write_png(tmp_path / "0.png")
+    table = a_sheet(tmp_path / "t.csv", "id,image,findings,impression\n1,0.png,A mass.,Cyst.\n")
+    assert any("--question TEXT" in note for note in import_cases(table, tmp_path / "table").notes)
+
+
+def test_the_diagnosis_is_the_answer(tmp_path: Path) -> None:
+    sheet = a_sheet(tmp_path / "q.csv", "Accession,Report,Diagnosis\n0077,A mass.,Cyst of the liver.\n")
+    cases, _ = imported(studies(tmp_path / "s"), tmp_path / "out", questions=sheet, question="What is it?")
+    assert (cases[0].answer, cases[0].findings) == ("Cyst of the liver.", ("A mass.",))
+
+
+def test_a_sheet_that_matches_nothing_is_told_how_to_name_its_studies(tmp_path: Path) -> None:
+    sheet = a_sheet(tmp_path / "q.csv", "Study,Diagnosis\nfolder-1,Cyst.\n")
+    notes = " ".join(import_cases(studies(tmp_path / "s"), tmp_path / "out", ImportOptions(questions=sheet)).notes)
+    assert "0 of 1 rows match 0 of 3 studies: name the column that identifies a study with --map accession=..., study=...," in notes
+    with pytest.raises(InputError, match=r"name the columns, as --map accession=\.\.\.,findings=\.\.\.,impression=\.\.\."):
+        imported(studies(tmp_path / "s"), tmp_path / "no", questions=a_sheet(tmp_path / "no.csv", "Foo,Bar\n1,2\n"))
 
 
 @pytest.mark.parametrize("column", ["question", "answer"])

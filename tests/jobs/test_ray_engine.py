@@ -273,7 +273,7 @@ def test_a_cluster_that_refuses_is_one_line(tmp_path: Path) -> None:
 
 def test_without_ray_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"--engine ray needs the package 'ray'.*pip install 'chiron-med\[ray\]'"):
+    with pytest.raises(InputError, match=r"--engine ray needs the package 'ray'.*-m pip install 'chiron-med\[ray\]'"):
         engine_of("ray")
     with pytest.raises(InputError, match="add --engine ray"):
         engine_of("local", EngineOptions(workers=2))

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from chiron.cases.case import Case
 from chiron.cases.reader import AnswerPool, TextbookEntry
 from chiron.client.call import Call, Message, Role
 from chiron.client.prompts import section
@@ -15,6 +16,7 @@ from chiron.phantom.sample import generate_case
 from chiron.phantom.wording import rule
 from chiron.phantom.world import World
 from chiron.providers.baselines.models import match
+from chiron.providers.baselines.practice import PRACTICE_TEXT
 from chiron.providers.baselines.provider import MODELS, Offline
 from chiron.text import normalize_answer
 from tests.support.cases import a_case
@@ -25,6 +27,7 @@ CATALOGUE = AnswerPool.of(
     [TextbookEntry("Pneumothorax", "Air between the layers of the pleura; the lung edge is seen.")],
 )
 CASE = a_case()
+CASE_OF_POOL = a_case(answer="Pericardial effusion")
 
 
 def ask(model: str, messages: tuple[Message, ...], *, role: Role = "intern", temperature: float = 0.0, draw: int = 0) -> str:
@@ -184,3 +187,57 @@ def test_a_specialist_that_cannot_be_is_refused(model: str) -> None:
         Offline("x", model, RULES)
     with pytest.raises(InputError, match="no textbook"):
         Offline("x", "specialist/side", CATALOGUE)
+
+
+PRACTICE_MENTORS = [m for m in MODELS if m.startswith("practice/") and m != "practice/intern"]
+
+
+@pytest.mark.parametrize("model", PRACTICE_MENTORS)
+@pytest.mark.parametrize("case", [CASE, a_case(findings=(), history="", age=None, sex=None)], ids=["with text", "without text"])
+def test_every_step_of_a_practice_mentor_says_that_it_is_practice_text(model: str, case: Case) -> None:
+    reasoning = parse_reasoning(ask(model, PROMPTS.mentor(case, (), ()), role="mentor"))
+    assert reasoning.defects == ()
+    assert reasoning.answer == case.answer
+    assert len(reasoning.steps) >= 3
+    assert all(step.startswith(PRACTICE_TEXT) for step in reasoning.steps)
+    assert case.answer not in " ".join(reasoning.steps)
+
+
+def test_a_practice_mentor_continues_from_the_prefix_without_repeating_it() -> None:
+    whole = parse_reasoning(ask("practice/findings-first", PROMPTS.mentor(CASE, (), ()), role="mentor")).steps
+    rest = parse_reasoning(ask("practice/findings-first", PROMPTS.mentor(CASE, (), whole[:2]), role="mentor")).steps
+    assert (*whole[:2], *rest) == whole
+
+
+def followers(steps: tuple[str, ...], case: Case = CASE) -> list[str | None]:
+    """Return the answers of forty samples of a practice intern."""
+    messages = PROMPTS.intern(case, (), steps)
+    return [parse_reasoning(ask("practice/intern", messages, draw=d)).answer for d in range(40)]
+
+
+def test_a_practice_intern_follows_the_steps_more_often_the_more_there_are() -> None:
+    steps = parse_reasoning(ask("practice/findings-first", PROMPTS.mentor(CASE_OF_POOL, (), ()), role="mentor")).steps
+    right = [sum(answer == CASE_OF_POOL.answer for answer in followers(steps[:n])) for n in range(4)]
+    assert right[1] < right[2] <= right[3]
+    assert right[3] > 30
+    assert set(followers(steps[:1])) <= set(CATALOGUE.answers)
+
+
+def test_a_practice_intern_that_is_wrong_chooses_another_option_of_the_question() -> None:
+    asked = a_case(question="Which?\nA. Pneumothorax\nB. Cyst\nC. Stone", answer="Pneumothorax")
+    steps = parse_reasoning(ask("practice/findings-first", PROMPTS.mentor(asked, (), ()), role="mentor")).steps
+    assert set(followers(steps[:1], asked)) == {"Pneumothorax", "Cyst", "Stone"}
+
+
+def test_a_practice_path_ends_with_an_answer_of_several_lines() -> None:
+    pool = AnswerPool.of(["1. Mass.\n2. No ascites.", "Normal"])
+    case = a_case(answer=pool.answers[0])
+
+    def reply(model: str, messages: tuple[Message, ...], draw: int = 0) -> str:
+        provider = Offline("x", model, pool)
+        return asyncio.run(provider.complete(Call("mentor", "x", provider.identity, messages, 0.0, 64, draw))).text
+
+    path = parse_reasoning(reply("practice/last-first", PROMPTS.mentor(case, (), ())))
+    finished = [parse_reasoning(reply("practice/intern", PROMPTS.intern(case, (), path.steps), d)).answer for d in range(10)]
+    assert path.answer == "1. Mass. 2. No ascites."
+    assert finished.count(path.answer) > 5

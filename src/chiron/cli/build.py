@@ -392,6 +392,8 @@ def release_parts(
             f"note: {' and '.join(empty)} got no rows, because there are only {made.groups} groups: try other --ratios or another --seed"
         )
     total = sum(made.rows.values())
+    if made.practice:
+        console.print(f"note: {made.practice:,} of {total:,} rows are practice text, not medical reasoning: do not train on them")
     if made.largest_group > 0.2 * total:
         console.print(
             f"note: one group has {made.largest_group:,} of {total:,} rows, so ratios may not be met: a lower --distance ties fewer images"

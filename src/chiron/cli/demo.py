@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from chiron.cli.streams import messages
 from chiron.errors import InputError
+from chiron.extras import install_command
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def demo_command(
         from chiron.demo.demonstration import demonstrate
     except ModuleNotFoundError as error:
         raise InputError(
-            f"the demonstration trains a model and needs the package '{error.name}': pip install 'chiron-med[train]', or use --search-only"
+            f"the demonstration trains a model and needs the package '{error.name}': {install_command('train')}, or use --search-only"
         ) from error
     from chiron.demo.data import FULL, QUICK
     from chiron.demo.page import write_page

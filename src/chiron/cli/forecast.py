@@ -58,8 +58,9 @@ def _why_unknown(expected: Forecast) -> str:
 def _show_ranges(expected: Forecast) -> None:
     console = results()
     low, high = (sum(getattr(role, f"calls_at_{end}") for role in expected.roles) for end in ("least", "most"))
-    costs = [f"${cost:.2f}" if cost is not None else "unknown" for cost in (expected.usd_at_least, expected.usd_at_most)]
-    console.print(f"calls at least {low:,}, at most {high:,}; cost at least {costs[0]}, at most {costs[1]}")
+    ends = expected.usd_at_least, expected.usd_at_most
+    cost = "" if ends[0] is None or ends[1] is None else f"; cost at least ${ends[0]:.2f}, at most ${ends[1]:.2f}"
+    console.print(f"calls at least {low:,}, at most {high:,}{cost}")
     if expected.answered >= FEWEST:
         console.print(f"These are {CONFIDENCE:.0%} intervals, projected from {expected.answered:,} answered cases.")
     else:

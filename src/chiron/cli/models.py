@@ -45,7 +45,7 @@ def init_command(
             "--template",
             "-t",
             metavar="TEMPLATE",
-            help="one-key, openai, gemini, openrouter, vllm, ollama, paper, offline, or chiron-o1 (the published models, to evaluate).",
+            help="one-key, openai, gemini, openrouter, vllm, ollama, paper, offline, practice, or chiron-o1 (published models, for eval).",
             autocompletion=_complete_template,
         ),
     ] = None,
@@ -68,7 +68,8 @@ def init_command(
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror}") from error
     write_schema(SchemaKind.CONFIGURATION, out.parent / CONFIGURATION_FILE)
-    print(printable(f"wrote {out}, and {CONFIGURATION_FILE} for editors; edit the models, then check them with:"))
+    todo = "edit the models, then check them with:" if "base_url" in text else "check it with:"
+    print(printable(f"wrote {out}, and {CONFIGURATION_FILE} for editors; {todo}"))
     print(printable(f"chiron doctor {shlex.quote(str(out))}"))
 
 

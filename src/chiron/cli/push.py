@@ -7,6 +7,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import typer
 
 from chiron.errors import InputError
+from chiron.extras import install_command
 from chiron.terminal import printable
 
 _SKIPPED = (".*", "**/.*", "__pycache__/**")
@@ -39,7 +40,7 @@ def push_command(
     try:
         import huggingface_hub  # noqa: F401 - checked before anything is read
     except ModuleNotFoundError as error:
-        raise InputError("push needs the package huggingface_hub: pip install 'chiron-med[data]'") from error
+        raise InputError(f"push needs the package huggingface_hub: {install_command('data')}") from error
     kind = _kind(folder)
     card = _card(folder, kind)
     files = _files(folder)

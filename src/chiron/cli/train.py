@@ -16,6 +16,7 @@ import typer
 
 from chiron.cli.streams import messages, quiet, show_log
 from chiron.errors import InputError
+from chiron.extras import install_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,7 +103,7 @@ def train_command(
         from chiron.training.session import prepare, train
         from chiron.training.stage import TrainingStopped
     except ModuleNotFoundError as error:
-        raise InputError(f"training needs the package '{error.name}': pip install 'chiron-med[train]'") from error
+        raise InputError(f"training needs the package '{error.name}': {install_command('train')}") from error
     console = messages()
     if os.environ.get("RANK", "0") != "0":  # of several processes, the others print their errors only
         console = quiet()
@@ -258,7 +259,7 @@ def convert_command(
     try:
         from chiron.convert.convert import detect, to_hf, to_internvl_chat
     except ModuleNotFoundError as error:
-        raise InputError(f"conversion needs the package '{error.name}': pip install 'chiron-med[train]'") from error
+        raise InputError(f"conversion needs the package '{error.name}': {install_command('train')}") from error
     if target is not None and target == detect(source):
         raise InputError(f"{source} already has the layout {target}: nothing to convert")
     if system is not None and detect(source) != "internvl_chat":

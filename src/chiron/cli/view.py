@@ -10,6 +10,7 @@ import typer
 
 from chiron.cli.streams import messages
 from chiron.errors import InputError
+from chiron.extras import install_command
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def view_command(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in {"starlette", "uvicorn"}:
             raise
-        raise InputError(
-            f"'chiron view' needs the package '{error.name}', which is not installed: pip install 'chiron-med[view]'"
-        ) from None
+        raise InputError(f"'chiron view' needs the package '{error.name}', which is not installed: {install_command('view')}") from None
 
     reviewers = _reviewers(review or [], adjudicate or [])
     if not reviewers and (double or min_score is not None):

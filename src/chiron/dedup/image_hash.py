@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.errors import InputError
+from chiron.extras import install_command
 
 
 class UnionFind:
@@ -236,7 +237,7 @@ def _phash(grey: Image.Image) -> int:
     try:
         import imagehash
     except ModuleNotFoundError as error:
-        raise InputError(f"comparing images needs the package '{error.name}': pip install 'chiron-med[data]'") from error
+        raise InputError(f"comparing images needs the package '{error.name}': {install_command('data')}") from error
     bits = np.asarray(imagehash.phash(grey).hash, dtype=bool).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 

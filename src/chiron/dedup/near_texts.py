@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from chiron.dedup.image_hash import UnionFind
 from chiron.errors import DiskError, InputError
+from chiron.extras import install_command
 from chiron.text import normalize_words
 
 SHINGLE: Final = 3
@@ -48,7 +49,7 @@ class TextIndex:
         try:
             from datasketch import MinHash
         except ModuleNotFoundError as error:
-            raise InputError(f"comparing texts needs the package '{error.name}': pip install 'chiron-med[data]'") from error
+            raise InputError(f"comparing texts needs the package '{error.name}': {install_command('data')}") from error
         self._blank: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
         self._numbers: dict[bytes, int] = {}
         self._words: list[int] = []

@@ -12,6 +12,7 @@ from typing import Any
 from chiron.errors import InputError
 from chiron.evaluation.items import ItemResult
 from chiron.evaluation.text_scores import open_pairs, with_scores
+from chiron.extras import install_command
 from chiron.terminal import printable
 
 PLAIN, RESCALED = "bertscore_f1", "bertscore_f1_rescaled"
@@ -121,7 +122,7 @@ def _loaded(encoder: Encoder) -> _Scorer:
         from bert_score.utils import get_hash
         from transformers import AutoConfig, AutoModel, AutoTokenizer
     except ModuleNotFoundError as error:
-        raise InputError(f"BERTScore needs the package '{error.name}': pip install 'chiron-med[bertscore]'") from error
+        raise InputError(f"BERTScore needs the package '{error.name}': {install_command('bertscore')}") from error
     folder = _folder(encoder.model)
     # Do not use bert-score's loader: it takes any path with "t5" in it for a T5, downloads from a hub, and loads pickles.
     try:

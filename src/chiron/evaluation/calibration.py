@@ -13,6 +13,7 @@ from chiron.evaluation.read_runs import REAL, Evaluated
 from chiron.evaluation.samples import CalibrationRecord, calibration_of, votes
 from chiron.evaluation.statistics import Share
 from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
+from chiron.extras import install_command
 from chiron.io import write_figure
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def draw_calibration(models: Sequence[Evaluated], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError(f"a figure needs matplotlib ({error}): pip install 'chiron-med[eval]'") from error
+        raise InputError(f"a figure needs matplotlib ({error}): {install_command('eval')}") from error
     panels = list(dict.fromkeys((c.benchmark, c.kind) for c in found))
     colors = {model: f"C{n % 10}" for n, model in enumerate(dict.fromkeys(c.model for c in found))}
     figure = Figure(figsize=(9, 3.8 * len(panels)), layout="constrained")

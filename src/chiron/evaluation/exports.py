@@ -17,6 +17,7 @@ from chiron.evaluation.protocols.protocol import PARSER
 from chiron.evaluation.read_runs import REAL, Arm, Evaluated
 from chiron.evaluation.registry import benchmarks
 from chiron.evaluation.statistics import clustered_mean
+from chiron.extras import install_command
 
 _UNSAFE = re.compile(r"[\"<>:/|\\?*\[\]]+")
 
@@ -35,7 +36,7 @@ def model_index(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> str:
     try:
         from huggingface_hub import EvalResult, ModelCardData
     except ImportError as error:
-        raise InputError(f"--format model-index needs huggingface_hub ({error}): pip install 'chiron-med[eval]'") from error
+        raise InputError(f"--format model-index needs huggingface_hub ({error}): {install_command('eval')}") from error
     known = benchmarks(files)
     entries = [
         EvalResult(

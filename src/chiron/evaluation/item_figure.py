@@ -17,6 +17,7 @@ from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import REAL, Evaluated
+from chiron.extras import install_command
 from chiron.io import write_atomically, write_figure
 from chiron.reports.shell import legible, render_page
 from chiron.reports.thumbnails import Thumbnail, thumbnails
@@ -115,7 +116,7 @@ def write_item_figure(figure: ItemFigure, out: Path) -> list[str]:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise InputError(f"a figure as {out.suffix} needs matplotlib ({error}): pip install 'chiron-med[eval]', or use .html") from error
+        raise InputError(f"a figure as {out.suffix} needs matplotlib ({error}): {install_command('eval')}, or use .html") from error
     with warnings.catch_warnings(record=True) as caught, mpl.rc_context({"font.family": _fonts()}):
         warnings.simplefilter("always")
         write_figure(_drawn(figure), out)

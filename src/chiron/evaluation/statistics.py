@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chiron.errors import InputError
+from chiron.extras import install_command
 
 
 def scipy_special() -> Any:
@@ -21,7 +22,7 @@ def scipy_special() -> Any:
     try:
         import scipy.special
     except ModuleNotFoundError as error:
-        raise InputError(f"intervals and tests need scipy ({error}): pip install 'chiron-med[eval]'") from error
+        raise InputError(f"intervals and tests need scipy ({error}): {install_command('eval')}") from error
     return scipy.special
 
 

@@ -12,6 +12,7 @@ from chiron.errors import InputError
 from chiron.evaluation.answers.open_answers import NORMALIZER, same_answer
 from chiron.evaluation.items import ItemResult
 from chiron.evaluation.report_scores import REPORT_SCORES, report_scores
+from chiron.extras import install_command
 from chiron.text import normalize_answer
 
 TOKENS = 1
@@ -191,7 +192,7 @@ def _needs(score: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"{score} needs the package '{error.name}': pip install 'chiron-med[scores]'") from error
+        raise InputError(f"{score} needs the package '{error.name}': {install_command('scores')}") from error
 
 
 def _is_chinese(character: str) -> bool:

@@ -35,7 +35,10 @@ _NAMES: Mapping[str, str] = {
         "findings|finding|report|report text|radiology findings|befundtext|radiology report|caption|captions|description|befund"
         "|befunde|hallazgos|resultats|résultats"
     ),
-    "impression": "impression|impressions|conclusion|conclusions|radiology impression|beurteilung|conclusión",
+    "impression": (
+        "impression|impressions|conclusion|conclusions|radiology impression|beurteilung|conclusión"
+        "|diagnosis|diagnoses|final diagnosis|diagnose|diagnóstico|diagnostico|diagnostic"
+    ),
     "age": "age|patient age|age label|age years|alter|edad|âge",
     "sex": "sex|gender|patient sex|gender label|geschlecht|sexo|sexe",
     "title": (
@@ -188,6 +191,10 @@ def _plain(name: str) -> str:
     return normalize_words(spaced)
 
 
+NO_QUESTION = (
+    "reports with an answer or an impression but no question, imported without one: set one for all with --question TEXT, or use"
+    " 'chiron build questions'"
+)
 LETTER_ALONE = "answers that are only a letter, without options: name the columns of options with --map options=..."
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chiron.cases.images import MAX_PIXELS
+from chiron.extras import install_command
 from chiron.importing.dicom_header import frame_groups, numbers, text_of, window_of
 from chiron.importing.source import LeaveOut, Why, open_unpacked
 from chiron.importing.writer import png
@@ -81,7 +82,7 @@ def missing_decoder(header: "Dataset") -> str | None:
     if available:
         return None
     wanted = next((packages for name, packages in _DECODERS.items() if name in uid.name), "pylibjpeg")
-    return f"compressed as {uid.name}, and no decoder for it is installed: add {wanted} or python-gdcm (pip install 'chiron-med[import]')"
+    return f"compressed as {uid.name}, and no decoder for it is installed: add {wanted} or python-gdcm ({install_command('import')})"
 
 
 def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":

@@ -12,7 +12,7 @@ from chiron.cases.choices import letter_without_options
 from chiron.cases.formats import CaseProblem, parse_case
 from chiron.cases.reader import read_records
 from chiron.errors import InputError
-from chiron.importing.columns import LETTER_ALONE, ColumnMap, map_columns, present, settle, with_options
+from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, map_columns, present, settle, with_options
 from chiron.importing.jsonl import need_fields
 from chiron.importing.rows import entry_of, unrolled
 from chiron.importing.source import JSONL, ImportOptions, LeaveOut, LeftOut, Why
@@ -21,10 +21,8 @@ from chiron.io import BrokenJson
 
 KEYS = ("accession", "study", "folder")
 """Keys that identify a study in a row. ``id`` matches any of them, ``patient`` matches all studies of a patient."""
-NO_QUESTION = (
-    "reports with an answer but no question, imported without one: set one for all with --question TEXT, or use 'chiron build questions'"
-)
 NO_ANSWER = "reports with a question but no answer, imported without the question: name the column of answers with --map answer=..."
+_MAP_KEY = "--map accession=..., study=..., folder=... or patient=..."
 _MAPS = 3
 """Maximum number of different column maps to report."""
 _TEXTS = ("question", "answer", "history", "title", "body_system", "modality")
@@ -37,6 +35,8 @@ class StudyText:
     place: str
     texts: Mapping[str, str]
     options: tuple[str, ...] = ()
+    unasked: bool = False
+    """Whether the impression became a finding, because there is no question."""
 
     def onto(self, case: Case) -> tuple[Case, tuple[str, ...]]:
         """Add this text to a case; return the case and notes. Modality, age and sex from the header take precedence.
@@ -53,6 +53,8 @@ class StudyText:
             notes.append(NO_ANSWER if texts.pop("question", None) else NO_QUESTION)
             if answer := texts.pop("answer", None):
                 findings.append(f"Known answer: {answer}")
+        elif self.unasked:
+            notes.append(NO_QUESTION)
         record = {**case.to_record(), **texts, "images": ["-"], "findings": findings}
         try:
             read = parse_case(record, unlabeled=True)
@@ -103,9 +105,11 @@ class Questions:
         """
         fitting = [{id(text) for text in self._fitting(keys, patient)} for keys, patient in studies]
         rows = len(self._waiting) + len(self._bad)
+        matching = len(set().union(*fitting))
+        advice = "" if matching else f": name the column that identifies a study with {_MAP_KEY}"
         return (
             *self._columns,
-            f"{len(set().union(*fitting)):,} of {rows:,} rows match {sum(map(bool, fitting)):,} of {len(fitting):,} studies",
+            f"{matching:,} of {rows:,} rows match {sum(map(bool, fitting)):,} of {len(fitting):,} studies{advice}",
         )
 
     def set_aside_ambiguous(self, studies: Iterable[tuple[Collection[tuple[str, str]], str | None]]) -> None:
@@ -162,19 +166,18 @@ def load_questions(options: ImportOptions) -> Questions:
 
 
 def _table_rows(path: Path, options: ImportOptions, columns: list[ColumnMap]) -> Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut]:
-    table = open_table(path, options)
+    table = open_table(path, options, usual="accession=...,findings=...,impression=...")
     if not {*KEYS, "patient", "id"} & set(table.columns.places):
-        raise InputError(
-            f"{path} has no column that identifies a study ({table.columns.words()}): name one with --map accession=..., study=...,"
-            " folder=... or patient=..."
-        )
+        raise InputError(f"{path} has no column that identifies a study ({table.columns.words()}): name one with {_MAP_KEY}")
     columns.append(table.columns)
     for entry in entries(table):
         yield entry if isinstance(entry, LeftOut) else _of_entry(entry, options)
 
 
 def _of_entry(entry: Entry, options: ImportOptions) -> tuple[StudyText, Mapping[str, str]]:
-    return StudyText(entry.place, settle(entry.texts, options.question), entry.options), entry.texts
+    settled = settle(entry.texts, options.question)
+    unasked = bool(entry.texts.get("impression")) and not settled.get("question")
+    return StudyText(entry.place, settled, entry.options, unasked), entry.texts
 
 
 def _json_rows(path: Path, options: ImportOptions, columns: list[ColumnMap]) -> Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut]:

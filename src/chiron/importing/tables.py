@@ -15,7 +15,7 @@ from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
 from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
-from chiron.importing.columns import LETTER_ALONE, ColumnMap, count_recognized, map_columns, settle, with_options
+from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, count_recognized, map_columns, settle, with_options
 from chiron.importing.phi_filter import Pseudonyms, folder_name, identifiers, named
 from chiron.importing.source import (
     GROUP_FOLDER,
@@ -64,8 +64,13 @@ class Entry:
     """Options of a multiple-choice question."""
 
 
-def open_table(path: Path, options: ImportOptions) -> Table:
+def open_table(path: Path, options: ImportOptions, usual: str = "question=...,images=...") -> Table:
     """Find the sheet and the header of a table.
+
+    Args:
+        path: file of the table.
+        options: names of columns and sheet.
+        usual: value of ``--map`` for the error message.
 
     Raises:
         InputError: the file cannot be read, has no recognizable header, or lacks a requested column or sheet.
@@ -86,9 +91,7 @@ def open_table(path: Path, options: ImportOptions) -> Table:
             return _table(path, sheet, rows, -at, options)
         seen += [h for row in rows[:1] for h in _header(row) if h]
     listed = ", ".join(seen[:12]) or "nothing"
-    raise InputError(
-        f"{path}: no header in the first {_HEADER_WITHIN} rows (seen: {listed}): name the columns, as --map question=...,images=..."
-    )
+    raise InputError(f"{path}: no header in the first {_HEADER_WITHIN} rows (seen: {listed}): name the columns, as --map {usual}")
 
 
 def _table(path: Path, sheet: Sheet, rows: list[SheetRow], at: int, options: ImportOptions) -> Table:
@@ -268,6 +271,7 @@ def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportO
     known = entry.known | (identifiers(source_id) if hidden else frozenset()) - identifiers(case.id)
     images = partial(pictures, entry.images, source_id, folder_name(case.id), group)
     notes = [ID_TELLS] * bool(options.keep_ids is None and entry.known & identifiers(case.id))
+    notes += [NO_QUESTION] * bool(texts.get("impression") and not case.question)
     notes += [LETTER_ALONE] * letter_without_options(case.question, case.answer)
     group_of_images = DraftGroup(images(), entry.place)
     if (marks := case.question.count(IMAGE_MARK)) > len(group_of_images.pictures):

@@ -100,6 +100,7 @@ TEMPLATES: Final = {
     "ollama": "models on this machine, served by Ollama",
     "paper": "the paper's models",
     "offline": "embedded baselines, without key, network or weights",
+    "practice": "embedded stand-ins: practice search, review and build on your own cases, without key or network",
     "chiron-o1": "the published Chiron-o1 models, for 'chiron eval'",
 }
 """Configuration templates by name, with what each is for."""

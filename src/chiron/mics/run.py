@@ -27,6 +27,7 @@ from chiron.mics.run_directory import RunDirectory, SearchProgress
 from chiron.mics.search import search
 from chiron.mics.setup import SearchSetup
 from chiron.mics.team import fewest_calls, most_calls
+from chiron.providers.baselines.practice import notes_on_paths
 
 _DERIVE_EVERY = 30.0
 """Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
@@ -355,6 +356,8 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
                 f"{len(found)} cases ended with missing calls ({total.candidates} candidates, {total.evaluations} evaluations), but above"
                 f" the quorum: 'chiron replay {self.directory.path}' with the same configuration repeats only those calls",
             )
+        for note in notes_on_paths([endpoint.provider.identity for endpoint in self.endpoints.values()], counts):
+            client.note("\0embedded", note)
         unlabeled = sum(r.record.get("detail") == NO_QUESTION for r in ledger.results(retained=False)) if counts["bad"] else 0
         if unlabeled:
             client.note(

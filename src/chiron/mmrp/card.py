@@ -71,6 +71,8 @@ class ReleaseSummary:
     """Number of rows by model, as ``role: model``."""
     reviews: Mapping[str, int] = field(default_factory=dict)
     """Number of rows whose path reviewers accepted: ``accepted`` as it is, ``edited`` with changes."""
+    practice: int = 0
+    """Number of rows made from practice text (``chiron init practice``)."""
 
 
 def write_card(folder: Path, released: ReleaseSummary, report: CheckReport, options: ReleaseOptions) -> None:
@@ -147,7 +149,7 @@ def _front(released: ReleaseSummary, license_name: str | None) -> "DatasetCardDa
         license_name=cell(stated) if stated and not known and stated != "not stated" else None,
         language=["en"],
         task_categories=["visual-question-answering", "image-text-to-text", "question-answering"],
-        tags=["medical", "reasoning", "chain-of-thought"],
+        tags=["medical", "reasoning", "chain-of-thought", *(["practice-text"] if released.practice else [])],
         size_categories=[next((name for most, name in _SIZES if total < most), "n>10M")],
         configs=configs,
     )

@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from chiron.errors import InputError
+from chiron.extras import install_command
 from chiron.mmrp.exports.export import ReleasedRow
 from chiron.mmrp.row import Part
 
@@ -24,7 +25,7 @@ def features(part: Part | None = None) -> Any:
     try:
         from datasets import Features, Image, List, Value
     except ModuleNotFoundError as error:
-        raise InputError(f"a release needs the package '{error.name}': pip install 'chiron-med[data]'") from error
+        raise InputError(f"a release needs the package '{error.name}': {install_command('data')}") from error
     text = Value("string")
     return Features(
         {

@@ -30,6 +30,7 @@ from chiron.mmrp.exports.writer import Exports
 from chiron.mmrp.parquet import ParquetShards, features
 from chiron.mmrp.row import ALL_PARTS, ROW_FORMAT, Part
 from chiron.mmrp.splits import SPLITS, Split, SplitName, capped, count_cells, coverage_of_rows, curriculum_key, split_rows, weights
+from chiron.providers.baselines.practice import is_practice
 from chiron.providers.local.dialogue import Turn
 
 __all__ = ["ReleaseOptions", "ReleaseSummary", "release"]
@@ -131,6 +132,7 @@ def release(
             licenses=counts.licenses,
             models=counts.models,
             reviews=counts.reviews,
+            practice=counts.practice,
         )
         _write_left_out(folder / LEFT_OUT, index, left_out, splits)
         write_atomically(folder / CHECK, [json.dumps(_without_examples(report), indent=2) + "\n"])
@@ -148,6 +150,7 @@ class _Counts:
     licenses: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
     reviews: Counter[str] = field(default_factory=Counter)
+    practice: int = 0
 
 
 def _faulty_rows(report: CheckReport) -> dict[int, str]:
@@ -216,7 +219,9 @@ def _write_rows(index: DatasetIndex, splits: Split, chosen: Mapping[tuple[Part, 
                 counts.licenses[record["licence"] or "not stated"] += 1
                 if (review := record["provenance"].get("review")) is not None:
                     counts.reviews[review["status"]] += 1
-                counts.models.update({f"{role}: {model}" for role, model in record["provenance"]["models"].items()})
+                models = record["provenance"]["models"]
+                counts.models.update({f"{role}: {model}" for role, model in models.items()})
+                counts.practice += any(map(is_practice, models.values()))
             shards.close()
             counts.rows[part, split] = shards.count
     counts.images = store.count

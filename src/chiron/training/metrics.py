@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.errors import InputError
+from chiron.extras import install_command
 from chiron.io import BrokenJson, read_jsonl, unwritten, write_atomically
 
 _log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def check_installed() -> None:
     try:
         import torch.utils.tensorboard  # noqa: F401 - it raises if its package is missing or too old
     except ImportError as error:
-        raise InputError(f"tensorboard cannot be imported ({error}): pip install 'chiron-med[tensorboard]', or train without it") from error
+        raise InputError(f"tensorboard cannot be imported ({error}): {install_command('tensorboard')}, or train without it") from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any, Protocol
 
+from chiron.extras import install_command
 from chiron.view.lines import LineFile
 from chiron.view.sources import BODY_SYSTEMS, MODALITIES, InputError
 
@@ -112,7 +113,7 @@ def _parquet(path: Path) -> Any:
     try:
         from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError as error:
-        raise InputError("the rows of a release are shown with the package 'pyarrow': pip install 'chiron-med[data]'") from error
+        raise InputError(f"the rows of a release are shown with the package 'pyarrow': {install_command('data')}") from error
     return ParquetFile(path)
 
 

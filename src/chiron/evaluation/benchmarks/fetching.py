@@ -13,6 +13,7 @@ from chiron.client.config_file import unknown_name
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.registry import benchmark_of, benchmarks, suites
+from chiron.extras import install_command
 from chiron.io import alone, unwritten, write_atomically
 
 RECORD = ".chiron/fetched.json"
@@ -333,5 +334,5 @@ def _library() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise InputError(f"downloading needs the package huggingface_hub ({error}): pip install 'chiron-med[eval]'") from error
+        raise InputError(f"downloading needs the package huggingface_hub ({error}): {install_command('eval')}") from error
     return huggingface_hub

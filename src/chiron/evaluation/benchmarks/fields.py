@@ -15,6 +15,7 @@ from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord, BenchmarkRecord
 from chiron.evaluation.items import Item
+from chiron.extras import install_command
 from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import Turn
 from chiron.text import normalize_answer
@@ -292,4 +293,4 @@ def _needs_pyarrow() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise InputError(f"Parquet and Arrow need pyarrow ({error}): pip install 'chiron-med[eval]'") from error
+        raise InputError(f"Parquet and Arrow need pyarrow ({error}): {install_command('eval')}") from error

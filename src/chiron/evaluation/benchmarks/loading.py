@@ -17,6 +17,7 @@ from chiron.evaluation.benchmarks.image_source import ImageSource, cache_folder
 from chiron.evaluation.items import BadItem, Item, Kind
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmarks
+from chiron.extras import install_command
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
     except ImportError as error:
         raise InputError(
             f"{benchmark.name} without --data is fetched from the hub, which needs the package datasets ({error}):"
-            " pip install 'chiron-med[eval]'"
+            f" {install_command('eval')}"
         ) from error
     hub: Any = huggingface_hub
     wanted = [*(part for pattern in benchmark.files for part in pattern.split("|")), *benchmark.archives, *benchmark.extra_files]

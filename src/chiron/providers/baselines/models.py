@@ -42,6 +42,12 @@ def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
     """
     if read_section(prompt, "wrong_step") is not None:
         return "Looking again, this alone does not separate the possible diagnoses."
+    left = quotes(order, prompt, draw=draw, key=key) or ["The steps above leave one explanation."]
+    return write_steps(left, prompt, read_section(prompt, "answer") or "")
+
+
+def quotes(order: str, prompt: str, *, draw: int, key: str) -> list[str]:
+    """Return the sentences of history and findings that the reasoning so far lacks. The last contains all beyond the maximum number."""
     history = sentences_of(read_section(prompt, "history"))
     findings = sentences_of(read_section(prompt, "findings"))
     sentences = _ARRANGE[order](history, findings)
@@ -49,12 +55,14 @@ def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
         random.Random(key).shuffle(sentences)  # noqa: S311 - another sample of the same prompt
     prefix = _plain(read_section(prompt, "reasoning") or "")
     left = [s for s in sentences if _plain(s) and _plain(s) not in prefix]
+    return [*left[: MAX_STEPS - 1], " ".join(left[MAX_STEPS - 1 :])] if len(left) >= MAX_STEPS else left
+
+
+def write_steps(steps: Sequence[str], prompt: str, answer: str) -> str:
+    """Return numbered steps that continue the reasoning in the prompt, and the final answer."""
     first = 1 + len(re.findall(r"^### Step ", read_section(prompt, "reasoning") or "", flags=re.MULTILINE))
-    # The last step contains all sentences beyond the maximum number of steps.
-    steps = [*left[: MAX_STEPS - 1], " ".join(left[MAX_STEPS - 1 :])] if len(left) >= MAX_STEPS else left
-    steps = steps or ["The steps above leave one explanation."]
     lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
-    return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
+    return "\n".join([*lines, f"### The final answer is: {answer}"])
 
 
 def sentences_of(text: str | None) -> list[str]:
@@ -119,10 +127,7 @@ class Specialist:
             for name in self.values
             if f"The {name} is " not in so_far and (truth := self._read(name, findings)) is not None
         ]
-        first = 1 + len(re.findall(r"^### Step ", so_far, flags=re.MULTILINE))
-        steps = stated or ["Together these lead to one diagnosis."]
-        lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
-        return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
+        return write_steps(stated or ["Together these lead to one diagnosis."], prompt, read_section(prompt, "answer") or "")
 
     def _reconsider(self, wrong: str, findings: str) -> str:
         """Say which attributes a wrong step misread."""
@@ -201,8 +206,7 @@ class Retriever:
         question = read_section(prompt, "question") or ""
         reasoning = re.sub(r"^### Step \d+:", "", read_section(prompt, "reasoning") or "", flags=re.MULTILINE)
         answer = self._choose(self.nearness(f"{question}\n{reasoning}"), temperature, key)
-        number = 1 + len(re.findall(r"^### Step ", read_section(prompt, "reasoning") or "", flags=re.MULTILINE))
-        return f"### Step {number}: Of the answers known here, this is the nearest to what was stated.\n### The final answer is: {answer}"
+        return write_steps(["Of the answers known here, this is the nearest to what was stated."], prompt, answer)
 
     def _choose(self, nearness: NDArray[np.float64], temperature: float, key: str) -> str:
         if temperature <= 0:
@@ -225,7 +229,7 @@ QUESTIONS = (
 )
 _ADDRESSED = ("Teacher, which diagnosis follows from what is seen here?", "Doctor, what do I have?")
 """Openings of questions addressed to a person, for personas that require one."""
-_OPTION = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
+OPTION = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
 _COUNT = re.compile(r"^Questions to write: (\d{1,2})$", re.MULTILINE)
 
 
@@ -295,7 +299,7 @@ def reader(rules: Rules, prompt: str, *, key: str) -> str:
     listed = read_section(prompt, "options")
     if listed is None:
         return "yes" if _follows(rules, case, _section(prompt, "answer")) else "no"
-    options = _OPTION.findall(listed)
+    options = OPTION.findall(listed)
     if not options:
         return "none"
     if read_section(prompt, "findings") is not None:

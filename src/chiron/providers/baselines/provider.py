@@ -10,6 +10,7 @@ from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType
 from chiron.errors import InputError
 from chiron.providers.baselines.models import ORDERS, TOKENS, Retriever, Rules, Specialist, author, extractive, match, reader
+from chiron.providers.baselines.practice import follow, propose
 
 MODELS = (
     *(f"extractive/{order}" for order in ORDERS),
@@ -17,10 +18,14 @@ MODELS = (
     "match/normalised",
     "author/rules",
     "reader/rules",
+    *(f"practice/{order}" for order in ORDERS),
+    "practice/intern",
 )
 """Names of all embedded models except the specialists, which depend on the textbook's attributes: ``specialist/side+size``."""
 VERSION = 2
 """Raised whenever an embedded model would answer differently."""
+_OF_POOL = frozenset({"retrieval", "specialist", "author", "reader"})
+"""Kinds of models whose replies depend on the answer pool."""
 
 
 class Offline:
@@ -36,7 +41,7 @@ class Offline:
         if model not in MODELS and kind != "specialist":
             known = ", ".join((*MODELS, "specialist/ATTRIBUTE+ATTRIBUTE"))
             raise InputError(f"model '{name}': offline has no model '{model}': it has {known}")
-        suffix = f"@{answers.fingerprint}" if kind in {"retrieval", "specialist", "author", "reader"} else ""
+        suffix = f"@{answers.fingerprint}" if kind in _OF_POOL or model == "practice/intern" else ""
         self._specialist = Specialist.parse(self._variant, answers.entries) if kind == "specialist" else None
         self.identity = f"offline:{model}:{VERSION}{suffix}"
         self._reply: Callable[[Call, str], str] = {
@@ -45,9 +50,11 @@ class Offline:
             "specialist": self._specialise,
             "author": self._write,
             "reader": self._read,
+            "practice": self._practice,
             "match": lambda _, prompt: match(prompt),
         }[kind]
         self._rules = cache(lambda: Rules(answers))
+        self._answers = answers.answers
         self._retriever = cache(lambda: Retriever(self._variant, answers))
 
     async def complete(self, call: Call) -> Reply:
@@ -65,6 +72,11 @@ class Offline:
 
     def _extract(self, call: Call, prompt: str) -> str:
         return extractive(self._variant, prompt, draw=call.draw, key=call.key)
+
+    def _practice(self, call: Call, prompt: str) -> str:
+        if self._variant == "intern":
+            return follow(self._answers, prompt, key=call.key)
+        return propose(self._variant, prompt, draw=call.draw, key=call.key)
 
     def _specialise(self, call: Call, prompt: str) -> str:
         assert self._specialist is not None  # noqa: S101 - set for every model of this kind

@@ -20,6 +20,7 @@ from chiron.client.images import PictureStore
 from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType
 from chiron.errors import InputError
+from chiron.extras import install_command
 from chiron.providers.local.checkpoint import AskedAs, find_checkpoint
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Local:
         try:
             from chiron.providers.local.loading import load
         except ImportError as error:
-            raise InputError(f"the provider local needs torch and transformers ({error}): pip install 'chiron-med[train]'") from error
+            raise InputError(f"the provider local needs torch and transformers ({error}): {install_command('train')}") from error
         return load(self.checkpoint, self._config)
 
 
