@@ -293,8 +293,6 @@ def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch
             prepare(engine="ray")
         with pytest.raises(InputError, match="add --engine ray"):
             prepare(engine_options=EngineOptions(workers=2))
-    with pytest.raises(InputError, match="slurm runs searches only"):
-        execute(prepare_text(cases, config, tmp_path / "out", engine="slurm", engine_options=EngineOptions(workers=2)))
 
 
 @pytest.mark.slow

@@ -10,13 +10,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.search import Address, Engine, StorageUrl, Workers
+from chiron.cli.search import with_engine
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
     from chiron.dedup.contamination import Contamination, Overlap
+    from chiron.jobs.engine import EngineOptions
 
 _NEEDED = "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
@@ -91,8 +92,7 @@ ProtocolOption = Annotated[
 ]
 
 
-@app.callback()
-def eval_command(
+def measure_models(
     context: typer.Context,
     model: ModelOption = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names, separated by commas; --list shows them.")] = None,
@@ -115,10 +115,8 @@ def eval_command(
     references: ReferencesOption = None,
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
-    engine: Engine = "local",
-    address: Address = None,
-    workers: Workers = None,
-    storage: StorageUrl = None,
+    *,
+    engine: tuple[str, "EngineOptions"],
     dry_run: DryRunOption = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
@@ -140,9 +138,8 @@ def eval_command(
     if export_tsv is not None:
         write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol, files=files)
         return
-    from chiron.jobs.engine import EngineOptions, engine_of
+    from chiron.jobs.engine import engine_of
 
-    places = EngineOptions(address=address, workers=workers, storage=storage)
     options = {
         "limit": limit,
         "seeds": samples,
@@ -159,7 +156,7 @@ def eval_command(
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
 
-        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine, places))
+        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(*engine))
         measure_suite(command, dry_run=dry_run, json_output=json_output)
         return
     named, run = _one_model(model or [], benchmarks, run, bertscore)
@@ -172,9 +169,12 @@ def eval_command(
     wanted, changed = _names(benchmarks or ""), control_of(control)
     prepared = prepare_evaluation(
         named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run,
-        engine=engine, engine_options=places,
+        engine=engine[0], engine_options=engine[1],
     )  # fmt: skip
     measure(prepared, dry_run=dry_run, json_output=json_output)
+
+
+eval_command = app.callback()(with_engine(measure_models))
 
 
 def _one_model(models: Sequence[str], benchmarks: str | None, run: Path | None, bertscore: str | None) -> tuple[str, Path]:
