@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from aiohttp import web
 from chiron.cli.app import app
 from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, failure_of
 from chiron.errors import InputError
+from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.engine import EngineOptions
 from chiron.jobs.slurm import SlurmOptions
 from chiron.mmrp.templates import PaperTemplate
@@ -408,6 +409,10 @@ def test_the_help_on_slurm_lists_the_options_of_the_command_and_those_of_slurm(c
     assert (options(*command) - here) | slurm == options("slurm", *command)
 
 
+def is_merged(run: Path) -> bool:
+    return not WorkDirectory(run).in_use and not list((run / "slurm").glob("*.json"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not CONTROLLER, reason="no Slurm controller runs here")
 def test_a_real_slurm_builds_and_evaluates_the_same_files(tmp_path: Path) -> None:
@@ -423,9 +428,5 @@ def test_a_real_slurm_builds_and_evaluates_the_same_files(tmp_path: Path) -> Non
             done = chiron("slurm", *command, run, "--workers", 2, "--time", "00:10:00")
             assert done.returncode == 0, done.stderr
             assert "is in use by Slurm job" in chiron(*command, run).stderr
-            wait_until(lambda run=run: not list((run / "slurm").glob("*.json")), what="the merge")
-            wait_until(
-                lambda: not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout,
-                what="the end of all jobs",
-            )
+            wait_until(partial(is_merged, run), what="the merge")
             assert differing(tmp_path / "one" / name, run) == []
