@@ -18,6 +18,8 @@ from aiohttp import web
 from chiron.cli.app import app
 from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, failure_of
 from chiron.errors import InputError
+from chiron.evaluation.api import evaluate_suite
+from chiron.evaluation.config import load_evaluation
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.engine import EngineOptions
 from chiron.jobs.slurm import SlurmOptions
@@ -394,6 +396,33 @@ def test_what_cannot_be_stored_for_a_later_process_is_refused(tmp_path: Path) ->
     with pytest.raises(InputError, match="'form' of this job cannot be stored for --engine slurm"):
         asyncio.run(job.execute())
     assert not (tmp_path / "out" / "workers.json").exists()
+
+
+def test_a_model_with_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    cases = write_different(tmp_path, 2)
+    config = write_config(
+        tmp_path / "b.yaml", build_config("http://127.0.0.1:1/v1", model={"batch": True}).model_dump(mode="json", exclude_none=True)
+    )
+    refused = chiron("slurm", "build", "text", cases, "--config", config, "--out", tmp_path / "out", *TWO)
+    assert (refused.returncode, "has 'batch', which needs --engine local" in refused.stderr) == (2, True)
+    assert not (tmp_path / "out" / "slurm").exists()
+    assert not (tmp_path / "out" / "workers.json").exists()
+
+
+@pytest.mark.slow
+def test_a_suite_is_submitted_from_python_and_its_tables_come_with_the_merge(tmp_path: Path) -> None:
+    test_suites.table2(tmp_path / "d")
+    with Endpoint(test_suites.answers) as endpoint:
+        config = load_evaluation(test_suites.write(tmp_path, endpoint.base_url), "a")
+        options = EngineOptions(workers=1, slurm=SlurmOptions(write_only=True))
+        one = evaluate_suite("table2", {"a": config}, tmp_path / "one", data=tmp_path / "d")
+        asked = endpoint.seen.requests
+        evaluate_suite("table2", {"a": config}, tmp_path / "run", data=tmp_path / "d", engine="slurm", engine_options=options)
+        assert endpoint.seen.requests == asked
+        run_tasks(tmp_path / "run")
+        again = endpoint.seen.requests
+        assert evaluate_suite("table2", {"a": config}, tmp_path / "run", data=tmp_path / "d") == one
+        assert endpoint.seen.requests == again
 
 
 @pytest.mark.parametrize("command", [["build", "text"], ["build", "questions"], ["eval"], ["search"]])

@@ -53,14 +53,17 @@ class SuiteCommand:
 
 def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) -> None:
     """Prepare a suite, then forecast or measure it; see :func:`finish_suite`."""
-    console = messages()
     prepared = command.prepare(need_keys=not dry_run)
-    for problem in prepared.missing.values():
-        console.print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
     if dry_run:
+        _note_missing(prepared)
         show_forecast([evaluation.rehearsal() for evaluation in prepared.evaluations], json_output=json_output)
         return
     finish_suite(prepared, json_output=json_output)
+
+
+def _note_missing(prepared: SuiteRun) -> None:
+    for problem in prepared.missing.values():
+        messages().print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
 
 
 def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) -> NoReturn:
@@ -69,6 +72,7 @@ def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) 
     ``every``: see :meth:`SuiteRun.measure`.
     """
     console = messages()
+    _note_missing(prepared)
     codes: list[int] = []
     asked = len(prepared.evaluations)
 
@@ -76,6 +80,7 @@ def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) 
         console.print(f"[bold]{escape(printable(part.model))}[/bold] on {escape(part.benchmark)} ({len(codes) + 1} of {asked})")
         summary = run_with_ui(evaluation)
         if is_submitted(summary):
+            codes.append(0)
             return summary
         spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
         console.print(f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else ""))
@@ -84,6 +89,8 @@ def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) 
 
     summaries = prepared.measure(execute, every=every)
     if prepared.submitted:
+        if json_output:
+            print_json({"suite": prepared.suite.name, "submitted": prepared.submitted[0]})
         console.print(escape(printable(prepared.submitted[0])), soft_wrap=True)
         sys.exit(0)
     tables = prepared.tables()

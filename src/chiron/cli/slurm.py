@@ -102,6 +102,7 @@ def _preparation_of(record: dict[str, Any]) -> "Preparation":
 @app.command("merge", hidden=True)
 def merge_command(run: RunArgument) -> None:
     """Merge the results of a submitted job; the job after the array does this."""
+    from chiron.jobs.directory import WorkDirectory
     from chiron.jobs.slurm import FOLDER
     from chiron.jobs.slurm_engine import GATHERED, SlurmMerge, need_same_version, recorded
 
@@ -113,7 +114,8 @@ def merge_command(run: RunArgument) -> None:
         from chiron.cli.eval_suite import finish_suite
         from chiron.evaluation.suite_run import suite_of_record
 
-        finish_suite(suite_of_record(record, run, engine), json_output=False, every=True)
+        with WorkDirectory(run).locked():
+            finish_suite(suite_of_record(record, run, engine), json_output=False, every=True)
     _merge_one(run, record["part"], engine)
 
 

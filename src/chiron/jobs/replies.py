@@ -37,8 +37,9 @@ class Preparation:
         """Convert to a JSON object.
 
         Raises:
-            InputError: an argument cannot be stored.
+            InputError: an argument cannot be stored, or a model cannot be asked by several processes.
         """
+        self.config.for_workers(1)
         for name, value in self.arguments.items():
             try:
                 json.dumps(value)
