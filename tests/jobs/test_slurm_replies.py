@@ -28,7 +28,7 @@ from chiron.mmrp.text import prepare_text
 from tests.evaluation import published, test_suites
 from tests.evaluation.test_running import answers, write
 from tests.jobs.test_ray_engine import PRICE, calls_in
-from tests.jobs.test_ray_replies import differing, evaluation, execute
+from tests.jobs.test_ray_replies import differing, evaluation, execute, refuses_some
 from tests.jobs.test_slurm import CONTROLLER, SBATCH, log_of, programs, run_script
 from tests.mmrp.building import Models, build_config, write_different
 from tests.mmrp.test_questions import Author
@@ -55,6 +55,11 @@ def merge(run: Path) -> Ended:
 def build_file(folder: Path, endpoint: Endpoint, **build: Any) -> Path:
     models = build_config(endpoint.base_url, **build).model_dump(mode="json", exclude_none=True)
     return write_config(folder / "b.yaml", models)
+
+
+def measuring(folder: Path, config: Path, run: Path | None = None) -> list[object]:
+    start = ["eval", "--model", "m", "--benchmarks", "vqa_rad", "--data", folder / "d", "--config", config]
+    return [*start, *(["--run", run] if run is not None else [])]
 
 
 def left_of(run: Path) -> list[str]:
@@ -100,9 +105,8 @@ def test_an_evaluation_on_slurm_writes_the_files_of_one_process_and_running_it_a
     published.vqa_rad(tmp_path / "d", 20)
     with Endpoint(answers) as endpoint:
         config = write(tmp_path, endpoint.base_url)
-        options = ["--benchmarks", "vqa_rad", "--data", tmp_path / "d", "--config", config, "--protocol", "exact"]
-        options += ["--judge", "judge", "--interns", "intern", "--control", "swap", "--samples", 2]
-        command = ["eval", "--model", "m", *options, "--run"]
+        more = ["--protocol", "exact", "--judge", "judge", "--interns", "intern", "--control", "swap", "--samples", 2]
+        command = [*measuring(tmp_path, config), *more, "--run"]
         assert chiron(*command, tmp_path / "one").returncode == 0
         asked = len(endpoint.seen.answered)
         written = chiron("slurm", *command, tmp_path / "run", *TWO)
@@ -125,30 +129,12 @@ def test_an_evaluation_on_slurm_writes_the_files_of_one_process_and_running_it_a
 def test_calls_that_tasks_sent_in_vain_are_not_sent_again_and_leave_the_same_lines(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d", 20)
 
-    def refuses_some(body: dict[str, Any], _: int) -> web.Response | None:
-        refused = body["model"] == "m" and "7" in str(body["messages"])[-400:]
-        return web.json_response({"error": {"message": "flagged"}}, status=400) if refused else None
-
     with Endpoint(answers, override=refuses_some) as endpoint:
         config = write(tmp_path, endpoint.base_url, protocol="exact")
         execute(evaluation(tmp_path, config, tmp_path / "one"))
         asked, refused = endpoint.seen.requests, endpoint.seen.statuses[400]
         assert 0 < refused < asked
-        written = chiron(
-            "slurm",
-            "eval",
-            "--model",
-            "m",
-            "--benchmarks",
-            "vqa_rad",
-            "--data",
-            tmp_path / "d",
-            "--config",
-            config,
-            "--run",
-            tmp_path / "run",
-            *TWO,
-        )
+        written = chiron("slurm", *measuring(tmp_path, config, tmp_path / "run"), *TWO)
         assert written.returncode == 0, written.stderr
         run_tasks(tmp_path / "run")
         assert endpoint.seen.requests == 2 * asked
@@ -179,19 +165,7 @@ def test_what_the_ledger_has_is_not_asked_again_by_tasks(tmp_path: Path) -> None
 
     with Endpoint(answers, override=stops_halfway) as endpoint:
         config = write(tmp_path, endpoint.base_url, protocol="exact", judge="judge", interns=["intern"])
-        command = [
-            "eval",
-            "--model",
-            "m",
-            "--benchmarks",
-            "vqa_rad",
-            "--data",
-            tmp_path / "d",
-            "--config",
-            config,
-            "--run",
-            tmp_path / "run",
-        ]
+        command = measuring(tmp_path, config, tmp_path / "run")
         assert chiron(*command).returncode != 0
         seen = sum(endpoint.seen.answered.values())
         endpoint.override = None
@@ -307,19 +281,7 @@ def test_what_a_machine_lacks_is_one_line_at_the_task_and_at_the_merge(tmp_path:
     published.vqa_rad(tmp_path / "d", 8)
     with Endpoint(answers) as endpoint:
         config = write(tmp_path, endpoint.base_url)
-        command = [
-            "eval",
-            "--model",
-            "m",
-            "--benchmarks",
-            "vqa_rad",
-            "--data",
-            tmp_path / "d",
-            "--config",
-            config,
-            "--run",
-            tmp_path / "run",
-        ]
+        command = measuring(tmp_path, config, tmp_path / "run")
         assert chiron("slurm", *command, *ONE).returncode == 0
         published.vqa_rad(tmp_path / "d", 12)
         task = chiron("slurm", "task", tmp_path / "run", 0)
@@ -450,7 +412,7 @@ def test_a_real_slurm_builds_and_evaluates_the_same_files(tmp_path: Path) -> Non
     with Endpoint(Author().answer, latency=lambda _: 0.05) as author, Endpoint(answers) as model:
         build = ["build", "questions", cases, "--config", build_file(tmp_path, author), "--out"]
         config = write(tmp_path, model.base_url, protocol="exact")
-        measure = ["eval", "--model", "m", "--benchmarks", "vqa_rad", "--data", tmp_path / "d", "--config", config, "--run"]
+        measure = [*measuring(tmp_path, config), "--run"]
         for command, name in ((build, "out"), (measure, "run")):
             assert chiron(*command, tmp_path / "one" / name).returncode == 0
             run = tmp_path / "slurm" / name
