@@ -8,9 +8,12 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from chiron.cli.app import app
 from chiron.errors import InputError
 from chiron.jobs import slurm
 from chiron.jobs.engine import EngineOptions, engine_of
@@ -263,6 +266,19 @@ def test_two_runs_with_one_storage_do_not_take_each_others_copies(tmp_path: Path
     recover_parts(RunDirectory(tmp_path / "a"))
     left = Storage(str(tmp_path / "copies")).copies()
     assert [name.rpartition("-")[0] for name in left] == parts(tmp_path / "b")[:1]
+
+
+@pytest.mark.parametrize("command", [["build", "text"], ["build", "questions"], ["eval"], ["search"]])
+def test_the_help_on_slurm_lists_the_options_of_the_command_and_those_of_slurm(command: list[str]) -> None:
+    def options(*words: str) -> set[str]:
+        found: Any = typer.main.get_command(app)
+        for word in words:
+            found = found.commands[word]
+        return {name for option in found.params for name in option.opts if name.startswith("--")}
+
+    here = {"--engine", "--address", "--pilot", "--json", "--list", "--export-tsv", "--shard" if command == ["search"] else ""}
+    slurm = {"--time", "--partition", "--sbatch", "--setup", "--storage", "--workers", "--write-only"}
+    assert (options(*command) - here) | slurm == options("slurm", *command)
 
 
 @pytest.mark.slow

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from aiohttp import web
 
-from chiron.cli.app import app
-from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, failure_of
 from chiron.errors import InputError
 from chiron.evaluation.api import evaluate_suite
 from chiron.evaluation.config import load_evaluation
@@ -139,21 +136,6 @@ def test_calls_that_tasks_sent_in_vain_are_not_sent_again_and_leave_the_same_lin
         run_tasks(tmp_path / "run")
         assert endpoint.seen.requests == 2 * asked
     assert differing(tmp_path / "one", tmp_path / "run") == []
-
-
-@pytest.mark.parametrize("kind", [CallFailed, RateLimited, Transient, CallerFault, Flagged])
-def test_a_failed_call_is_stored_without_words_of_the_prompt_and_fails_in_the_same_way_again(kind: type[CallFailed]) -> None:
-    class OfAPlugIn(kind):  # type: ignore[misc,valid-type]
-        pass
-
-    failure = OfAPlugIn("Mrs. Smith is not allowed", public="[...] is not allowed")
-    record = json.dumps(failure.to_record())
-    assert "Smith" not in record
-    again = failure_of(json.loads(record))
-    assert (type(again), again.public, str(again)) == (kind, failure.public, failure.public)
-    if issubclass(kind, CallerFault):
-        told = kind("no such model", misconfigured=True)
-        assert getattr(failure_of(told.to_record()), "misconfigured")  # noqa: B009 - of this kind only
 
 
 @pytest.mark.slow
@@ -385,19 +367,6 @@ def test_a_suite_is_submitted_from_python_and_its_tables_come_with_the_merge(tmp
         again = endpoint.seen.requests
         assert evaluate_suite("table2", {"a": config}, tmp_path / "run", data=tmp_path / "d") == one
         assert endpoint.seen.requests == again
-
-
-@pytest.mark.parametrize("command", [["build", "text"], ["build", "questions"], ["eval"], ["search"]])
-def test_the_help_on_slurm_lists_the_options_of_the_command_and_those_of_slurm(command: list[str]) -> None:
-    def options(*words: str) -> set[str]:
-        found: Any = typer.main.get_command(app)
-        for word in words:
-            found = found.commands[word]
-        return {name for option in found.params for name in option.opts if name.startswith("--")}
-
-    here = {"--engine", "--address", "--pilot", "--json", "--list", "--export-tsv", "--shard" if command == ["search"] else ""}
-    slurm = {"--time", "--partition", "--sbatch", "--setup", "--storage", "--workers", "--write-only"}
-    assert (options(*command) - here) | slurm == options("slurm", *command)
 
 
 def is_merged(run: Path) -> bool:
