@@ -60,14 +60,14 @@ def _command_with_models(prepare: "Callable[..., PartRun[Any]]") -> "Callable[..
         limit: Limit = None,
         shard: ShardOf = None,
         *,
-        engine: tuple[str, "EngineOptions"],
+        engine: "Callable[[], tuple[str, EngineOptions]]",
         dry_run: DryRun = False,
         pilot: Pilot = None,
         json_output: Json = False,
     ) -> None:
         from chiron.mmrp.config import load_build
 
-        name, options = engine
+        name, options = engine()
         prepared = partial(prepare, cases, load_build(config), out, images=images, shard=shard, engine=name, engine_options=options)
         _build_or_forecast(prepared, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
 

@@ -1,7 +1,7 @@
 """`chiron eval`, `chiron eval fetch` and `chiron eval contamination`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -116,7 +116,7 @@ def measure_models(
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
     *,
-    engine: tuple[str, "EngineOptions"],
+    engine: "Callable[[], tuple[str, EngineOptions]]",
     dry_run: DryRunOption = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
@@ -140,6 +140,7 @@ def measure_models(
         return
     from chiron.jobs.engine import engine_of
 
+    engine_name, engine_options = engine()
     options = {
         "limit": limit,
         "seeds": samples,
@@ -156,7 +157,7 @@ def measure_models(
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
 
-        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(*engine))
+        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine_name, engine_options))
         measure_suite(command, dry_run=dry_run, json_output=json_output)
         return
     named, run = _one_model(model or [], benchmarks, run, bertscore)
@@ -169,7 +170,7 @@ def measure_models(
     wanted, changed = _names(benchmarks or ""), control_of(control)
     prepared = prepare_evaluation(
         named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run,
-        engine=engine[0], engine_options=engine[1],
+        engine=engine_name, engine_options=engine_options,
     )  # fmt: skip
     measure(prepared, dry_run=dry_run, json_output=json_output)
 

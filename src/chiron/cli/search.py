@@ -61,15 +61,15 @@ def engine_choice(
 def with_engine(
     command: "Callable[..., None]", choice: "Callable[..., tuple[str, EngineOptions]]" = engine_choice, without: "Sequence[str]" = ()
 ) -> "Callable[..., None]":
-    """Return a command that has the options of ``choice``, and runs ``command`` with their result as its argument ``engine``.
+    """Return a command that has the options of ``choice``, and runs ``command`` with what returns their result as its argument ``engine``.
 
     ``without``: options of ``command`` that it does not have.
     """
     added = inspect.signature(choice).parameters.values()
 
     def extended(**values: Any) -> None:
-        chosen = choice(**{option.name: values.pop(option.name) for option in added})
-        command(**values, engine=chosen)
+        chosen = {option.name: values.pop(option.name) for option in added}
+        command(**values, engine=lambda: choice(**chosen))  # later, because it loads packages that not every call needs
 
     options: list[inspect.Parameter] = []
     for option in inspect.signature(command).parameters.values():
@@ -89,7 +89,7 @@ def search(
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Search only part I of N, for N machines.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Overrides search.seed.")] = None,
     *,
-    engine: tuple[str, "EngineOptions"],
+    engine: "Callable[[], tuple[str, EngineOptions]]",
     dry_run: DryRun = False,
     pilot: Pilot = None,
     json_output: Json = False,
@@ -104,7 +104,7 @@ def search(
     from chiron.mics.api import prepare_run
     from chiron.mics.config import load_config
 
-    name, options = engine
+    name, options = engine()
     checked = load_config(config, seed=seed)
     need_dry_run(pilot, dry_run=dry_run)
     if dry_run:
