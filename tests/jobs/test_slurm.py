@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from aiohttp import web
 
 from chiron.cli.app import app
 from chiron.errors import InputError
@@ -173,6 +174,26 @@ def test_a_killed_task_continues_from_its_copy_and_its_money_is_counted(tmp_path
 
 def parts(run: Path) -> list[str]:
     return [json.loads(file.read_text())["task"]["name"] for file in sorted((run / "slurm").glob("*.json")) if "end" not in file.name]
+
+
+@pytest.mark.slow
+def test_replies_of_unfinished_cases_are_not_paid_for_again_on_slurm(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 4)
+
+    def stops_halfway(_: dict[str, Any], number: int) -> web.Response | None:
+        return web.json_response({"error": {"message": "out of credit"}}, status=403) if number > 20 else None
+
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, override=stops_halfway) as endpoint:
+        config, run = write_config(tmp_path / "c.yaml", team(endpoint.base_url)), tmp_path / "run"
+        assert chiron("search", cases, "--config", config, "--run", run).returncode != 0
+        before = set(endpoint.seen.answered)
+        endpoint.override = None
+        assert submit(cases, config, run, "--write-only").returncode == 0
+        for number in range(len(parts(run))):
+            assert chiron("slurm", "task", run, number).returncode == 0
+        assert chiron("slurm", "merge", run).returncode == 0
+        assert len(before) > 0
+        assert {endpoint.seen.answered[key] for key in before} == {1}
 
 
 @pytest.mark.slow
