@@ -1,11 +1,14 @@
 """A key is the whole question and nothing but the question."""
 
+import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.client.call import Call, ImagePart, Message, TextPart
+from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, failure_of
 from tests.support.calls import a_call
 
 BASE = Call(
@@ -55,3 +58,18 @@ def test_parts_do_not_run_together(one: list[str], other: list[str]) -> None:
         return replace(BASE, messages=(Message("user", tuple(TextPart(p) for p in parts)),))
 
     assert (call(one).key == call(other).key) == (one == other)
+
+
+@pytest.mark.parametrize("kind", [CallFailed, RateLimited, Transient, CallerFault, Flagged])
+def test_a_failed_call_is_stored_without_words_of_the_prompt_and_fails_in_the_same_way_again(kind: type[CallFailed]) -> None:
+    class OfAPlugIn(kind):  # type: ignore[misc,valid-type]
+        pass
+
+    failure = OfAPlugIn("Mrs. Smith is not allowed", public="[...] is not allowed")
+    record = json.dumps(failure.to_record())
+    assert "Smith" not in record
+    again = failure_of(json.loads(record))
+    assert (type(again), again.public, str(again)) == (kind, failure.public, failure.public)
+    if issubclass(kind, CallerFault):
+        told = kind("no such model", misconfigured=True)
+        assert getattr(failure_of(told.to_record()), "misconfigured")  # noqa: B009 - of this kind only

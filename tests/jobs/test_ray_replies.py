@@ -136,13 +136,14 @@ def test_what_the_ledger_has_is_not_asked_again_by_workers(tmp_path: Path, addre
     assert differing(tmp_path / "one", tmp_path / "ray") == []
 
 
+def refuses_some(body: dict[str, Any], _: int) -> web.Response | None:
+    refused = body["model"] == "m" and "7" in str(body["messages"])[-400:]
+    return web.json_response({"error": {"message": "flagged"}}, status=400) if refused else None
+
+
 @pytest.mark.slow
 def test_calls_that_workers_sent_in_vain_are_not_sent_again_and_leave_the_same_lines(tmp_path: Path, address: str) -> None:
     published.vqa_rad(tmp_path / "d", 40)
-
-    def refuses_some(body: dict[str, Any], _: int) -> web.Response | None:
-        refused = body["model"] == "m" and "7" in str(body["messages"])[-400:]
-        return web.json_response({"error": {"message": "flagged"}}, status=400) if refused else None
 
     with Endpoint(answers, override=refuses_some) as endpoint:
         config = write(tmp_path, endpoint.base_url, protocol="exact")
@@ -284,8 +285,6 @@ def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch
             prepare(engine="ray")
         with pytest.raises(InputError, match="add --engine ray"):
             prepare(engine_options=EngineOptions(workers=2))
-    with pytest.raises(InputError, match="slurm runs searches only"):
-        execute(prepare_text(cases, config, tmp_path / "out", engine="slurm", engine_options=EngineOptions(workers=2)))
 
 
 @pytest.mark.slow

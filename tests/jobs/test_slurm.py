@@ -8,9 +8,13 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from aiohttp import web
 
+from chiron.cli.app import app
 from chiron.errors import InputError
 from chiron.jobs import slurm
 from chiron.jobs.engine import EngineOptions, engine_of
@@ -173,6 +177,26 @@ def parts(run: Path) -> list[str]:
 
 
 @pytest.mark.slow
+def test_replies_of_unfinished_cases_are_not_paid_for_again_on_slurm(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 4)
+
+    def stops_halfway(_: dict[str, Any], number: int) -> web.Response | None:
+        return web.json_response({"error": {"message": "out of credit"}}, status=403) if number > 20 else None
+
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, override=stops_halfway) as endpoint:
+        config, run = write_config(tmp_path / "c.yaml", team(endpoint.base_url)), tmp_path / "run"
+        assert chiron("search", cases, "--config", config, "--run", run).returncode != 0
+        before = set(endpoint.seen.answered)
+        endpoint.override = None
+        assert submit(cases, config, run, "--write-only").returncode == 0
+        for number in range(len(parts(run))):
+            assert chiron("slurm", "task", run, number).returncode == 0
+        assert chiron("slurm", "merge", run).returncode == 0
+        assert len(before) > 0
+        assert {endpoint.seen.answered[key] for key in before} == {1}
+
+
+@pytest.mark.slow
 def test_tasks_spend_one_budget_and_the_merge_says_why_cases_are_pending(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 16)
     world = Charging(cases)
@@ -263,6 +287,19 @@ def test_two_runs_with_one_storage_do_not_take_each_others_copies(tmp_path: Path
     recover_parts(RunDirectory(tmp_path / "a"))
     left = Storage(str(tmp_path / "copies")).copies()
     assert [name.rpartition("-")[0] for name in left] == parts(tmp_path / "b")[:1]
+
+
+@pytest.mark.parametrize("command", [["build", "text"], ["build", "questions"], ["eval"], ["search"]])
+def test_the_help_on_slurm_lists_the_options_of_the_command_and_those_of_slurm(command: list[str]) -> None:
+    def options(*words: str) -> set[str]:
+        found: Any = typer.main.get_command(app)
+        for word in words:
+            found = found.commands[word]
+        return {name for option in found.params for name in option.opts if name.startswith("--")}
+
+    here = {"--engine", "--address", "--pilot", "--json", "--list", "--export-tsv", "--shard" if command == ["search"] else ""}
+    slurm = {"--time", "--partition", "--sbatch", "--setup", "--storage", "--workers", "--write-only"}
+    assert (options(*command) - here) | slurm == options("slurm", *command)
 
 
 @pytest.mark.slow

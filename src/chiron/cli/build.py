@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from chiron.cli.search import Address, DryRun, Engine, Pilot, StorageUrl, Workers, need_dry_run
+from chiron.cli.search import DryRun, Pilot, need_dry_run, with_engine
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -18,6 +18,7 @@ from chiron.terminal import printable
 if TYPE_CHECKING:
     from chiron.dedup.contamination import BenchmarkItem
     from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+    from chiron.jobs.engine import EngineOptions
     from chiron.mmrp.dataset_index import ImageFolders
     from chiron.mmrp.part import PartRun
     from chiron.mmrp.templates import ConversationTemplate
@@ -44,8 +45,12 @@ Reviews = Annotated[
 ]
 
 
+commands_with_models: "dict[str, Callable[..., None]]" = {}
+"""By name: the commands of parts that ask models. They take an argument ``engine``; see :func:`with_engine`."""
+
+
 def _command_with_models(prepare: "Callable[..., PartRun[Any]]") -> "Callable[..., PartRun[Any]]":
-    """Register the command of a part that asks models. Its name and its help are those of ``prepare``."""
+    """Register the commands of a part that asks models, here and on Slurm. Their name and their help are those of ``prepare``."""
 
     def command(
         cases: Cases,
@@ -54,22 +59,20 @@ def _command_with_models(prepare: "Callable[..., PartRun[Any]]") -> "Callable[..
         images: Images = None,
         limit: Limit = None,
         shard: ShardOf = None,
-        engine: Engine = "local",
-        address: Address = None,
-        workers: Workers = None,
-        storage: StorageUrl = None,
+        *,
+        engine: "Callable[[], tuple[str, EngineOptions]]",
         dry_run: DryRun = False,
         pilot: Pilot = None,
         json_output: Json = False,
     ) -> None:
-        from chiron.jobs.engine import EngineOptions
         from chiron.mmrp.config import load_build
 
-        places = EngineOptions(address=address, workers=workers, storage=storage)
-        prepared = partial(prepare, cases, load_build(config), out, images=images, shard=shard, engine=engine, engine_options=places)
+        name, options = engine()
+        prepared = partial(prepare, cases, load_build(config), out, images=images, shard=shard, engine=name, engine_options=options)
         _build_or_forecast(prepared, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
 
-    app.command(prepare.__name__, help=prepare.__doc__)(command)
+    app.command(prepare.__name__, help=prepare.__doc__)(with_engine(command))
+    commands_with_models[prepare.__name__] = command
     return prepare
 
 
@@ -167,13 +170,13 @@ def build_part(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
     from rich.markup import escape
 
     from chiron.cli.live import duration
-    from chiron.cli.runner import closing_code, print_json, run_with_ui, spending_table, spent_in_words
+    from chiron.cli.runner import closing_code, is_submitted, print_json, run_with_ui, spending_table, spent_in_words
     from chiron.mmrp.row import DROPPED
 
     summary = run_with_ui(run)
     if json_output:
         print_json(summary.to_record())
-    else:
+    elif not is_submitted(summary):
         console = messages()
         noun = run.progress.noun
         console.print(

@@ -1,7 +1,7 @@
 """`chiron eval`, `chiron eval fetch` and `chiron eval contamination`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +10,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.search import Address, Engine, StorageUrl, Workers
+from chiron.cli.search import with_engine
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
     from chiron.dedup.contamination import Contamination, Overlap
+    from chiron.jobs.engine import EngineOptions
 
 _NEEDED = "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
@@ -91,8 +92,7 @@ ProtocolOption = Annotated[
 ]
 
 
-@app.callback()
-def eval_command(
+def measure_models(
     context: typer.Context,
     model: ModelOption = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names, separated by commas; --list shows them.")] = None,
@@ -115,10 +115,8 @@ def eval_command(
     references: ReferencesOption = None,
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
-    engine: Engine = "local",
-    address: Address = None,
-    workers: Workers = None,
-    storage: StorageUrl = None,
+    *,
+    engine: "Callable[[], tuple[str, EngineOptions]]",
     dry_run: DryRunOption = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
@@ -137,9 +135,9 @@ def eval_command(
         return show_benchmarks(files, json_output=json_output)
     if export_tsv is not None:
         return write_tsv(wanted, export_tsv, data=data, protocol=protocol, files=files)
-    from chiron.jobs.engine import EngineOptions, engine_of
+    from chiron.jobs.engine import engine_of
 
-    places = EngineOptions(address=address, workers=workers, storage=storage)
+    engine_name, engine_options = engine()
     options = {
         "limit": limit, "seeds": samples, "temperature": temperature, "judge": judge, "ranker": ranker, "reward_model": reward_model,
         **{key: _names(text) if text is not None else None for key, text in (("graders", graders), ("interns", interns))},
@@ -151,7 +149,7 @@ def eval_command(
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
 
-        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine, places))
+        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine_name, engine_options))
         return measure_suite(command, dry_run=dry_run, json_output=json_output)
     named, run = _one_model(model or [], benchmarks, run, bertscore)
     from chiron.evaluation.config import load_evaluation
@@ -162,9 +160,12 @@ def eval_command(
     chosen = load_evaluation(config, named, protocol=protocol, extractor=extractor, **options)
     prepared = prepare_evaluation(
         named, wanted, run, chosen, data=data, control=control_of(control), benchmark_files=files, references=references,
-        need_keys=not dry_run, engine=engine, engine_options=places,
+        need_keys=not dry_run, engine=engine_name, engine_options=engine_options,
     )  # fmt: skip
     return measure(prepared, dry_run=dry_run, json_output=json_output)
+
+
+eval_command = app.callback()(with_engine(measure_models))
 
 
 def _one_model(models: Sequence[str], benchmarks: str | None, run: Path | None, bertscore: str | None) -> tuple[str, Path]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from chiron.cli.forecast import show_forecast
 from chiron.cli.live import duration
-from chiron.cli.runner import closing_code, print_json, run_with_ui, spending_table, spent_in_words
+from chiron.cli.runner import closing_code, is_submitted, print_json, run_with_ui, spending_table, spent_in_words
 from chiron.cli.streams import messages, whole
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import how_to_get, load
@@ -80,7 +80,7 @@ def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoRet
     """Print the figures of an evaluation, and exit with its exit code."""
     if json_output:
         print_json(summary.to_record())
-    else:
+    elif not is_submitted(summary):
         console = messages()
         console.print(figures_table(summary.groups))
         console.print(spending_table(summary.spending))

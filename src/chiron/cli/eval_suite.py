@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.markup import escape
 
 from chiron.cli.compare import encoder_of
 from chiron.cli.forecast import show_forecast
 from chiron.cli.live import duration
-from chiron.cli.runner import closing_code, print_json, run_with_ui, spent_in_words
+from chiron.cli.runner import closing_code, is_submitted, print_json, run_with_ui, spent_in_words
 from chiron.cli.streams import messages, results
 from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
@@ -52,26 +52,47 @@ class SuiteCommand:
 
 
 def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) -> None:
-    """Measure the models one after the other, print the table, write it, and exit with the exit code of the worst evaluation."""
-    console = messages()
+    """Prepare a suite, then forecast or measure it; see :func:`finish_suite`."""
     prepared = command.prepare(need_keys=not dry_run)
-    for problem in prepared.missing.values():
-        console.print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
     if dry_run:
+        _note_missing(prepared)
         show_forecast([evaluation.rehearsal() for evaluation in prepared.evaluations], json_output=json_output)
         return
+    finish_suite(prepared, json_output=json_output)
+
+
+def _note_missing(prepared: SuiteRun) -> None:
+    for problem in prepared.missing.values():
+        messages().print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
+
+
+def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) -> NoReturn:
+    """Measure the models one after the other, print the table, write it, and exit with the exit code of the worst evaluation.
+
+    ``every``: see :meth:`SuiteRun.measure`.
+    """
+    console = messages()
+    _note_missing(prepared)
     codes: list[int] = []
     asked = len(prepared.evaluations)
 
     def execute(part: SuitePart, evaluation: Evaluation) -> EvaluationSummary:
         console.print(f"[bold]{escape(printable(part.model))}[/bold] on {escape(part.benchmark)} ({len(codes) + 1} of {asked})")
         summary = run_with_ui(evaluation)
+        if is_submitted(summary):
+            codes.append(0)
+            return summary
         spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
         console.print(f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else ""))
         codes.append(closing_code(summary))
         return summary
 
-    summaries = prepared.measure(execute)
+    summaries = prepared.measure(execute, every=every)
+    if prepared.submitted:
+        if json_output:
+            print_json({"suite": prepared.suite.name, "submitted": prepared.submitted[0]})
+        console.print(escape(printable(prepared.submitted[0])), soft_wrap=True)
+        sys.exit(0)
     tables = prepared.tables()
     paths = prepared.write(tables)
     if json_output:

@@ -21,7 +21,7 @@ from chiron.client.batch_record import read_open_batches
 from chiron.client.failures import ConfigurationError, RunStopped, Submitted, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
-from chiron.jobs.job import Job, Summary
+from chiron.jobs.job import Job, JobSummary, Summary
 from chiron.mics.replay import ReplayForecast
 from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import PATHS, REJECTED, REPORT
@@ -82,7 +82,7 @@ def conduct(run: Run) -> RunSummary:
 
 def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     """Print the summary of a search and exit with its exit code."""
-    if isinstance(summary.halted, Submitted) and not json_output:
+    if is_submitted(summary) and not json_output:
         sys.exit(closing_code(summary))
     if json_output:
         print_json(summary.to_record())
@@ -95,6 +95,11 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     if code == 0 and summary.unjudged and not ended:
         raise InputError("the judge gave no verdict on any case: choose another judge or raise search.max_tokens.judge")
     sys.exit(code)
+
+
+def is_submitted(summary: JobSummary) -> bool:
+    """Return whether another system runs the job: its figures come later."""
+    return isinstance(summary.halted, Submitted)
 
 
 def print_json(value: object) -> None:

@@ -1,10 +1,11 @@
 """`chiron search`, `replay`, `status` and `report`."""
 
 import asyncio
+import inspect
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,9 +15,10 @@ from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from chiron.client.ledger_accounts import FailureReason
+    from chiron.jobs.engine import EngineOptions
 
 Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file, in the published or the tidy format.")]
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML configuration; 'chiron init' writes one.")]
@@ -24,7 +26,7 @@ RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run director
 Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
-Engine = Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster (docs/scale.md).")]
+Engine = Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster; slurm: see 'chiron slurm'.")]
 Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto; by default Ray starts on this machine.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes (Ray's default: one for each machine).")]
 StorageUrl = Annotated[
@@ -47,7 +49,38 @@ def need_dry_run(pilot: int | None, *, dry_run: bool) -> None:
         raise InputError("--pilot belongs to --dry-run: add it, or remove --pilot")
 
 
-def search_command(
+def engine_choice(
+    engine: Engine = "local", address: Address = None, workers: Workers = None, storage: StorageUrl = None
+) -> tuple[str, "EngineOptions"]:
+    """Return the name and the options of an engine."""
+    from chiron.jobs.engine import EngineOptions
+
+    return engine, EngineOptions(address=address, workers=workers, storage=storage)
+
+
+def with_engine(
+    command: "Callable[..., None]", choice: "Callable[..., tuple[str, EngineOptions]]" = engine_choice, without: "Sequence[str]" = ()
+) -> "Callable[..., None]":
+    """Return a command that has the options of ``choice``, and runs ``command`` with what returns their result as its argument ``engine``.
+
+    ``without``: options of ``command`` that it does not have.
+    """
+    added = inspect.signature(choice).parameters.values()
+
+    def extended(**values: Any) -> None:
+        chosen = {option.name: values.pop(option.name) for option in added}
+        command(**values, engine=lambda: choice(**chosen))  # later, because it loads packages that not every call needs
+
+    options: list[inspect.Parameter] = []
+    for option in inspect.signature(command).parameters.values():
+        options += added if option.name == "engine" else [] if option.name in without else [option]
+    signature = inspect.Signature([option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options])
+    extended.__signature__ = signature  # type: ignore[attr-defined]  # read by typer
+    extended.__doc__ = command.__doc__
+    return extended
+
+
+def search(
     cases: Cases,
     config: Config,
     run: RunDir,
@@ -55,12 +88,8 @@ def search_command(
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Search only part I of N, for N machines.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Overrides search.seed.")] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster; slurm: see 'chiron slurm search'.")
-    ] = "local",
-    address: Address = None,
-    workers: Workers = None,
-    storage: StorageUrl = None,
+    *,
+    engine: "Callable[[], tuple[str, EngineOptions]]",
     dry_run: DryRun = False,
     pilot: Pilot = None,
     json_output: Json = False,
@@ -72,11 +101,10 @@ def search_command(
     """
     # Imported here and in every command, so that "chiron --help" is fast.
     from chiron.cli.runner import conduct, finish
-    from chiron.jobs.engine import EngineOptions
     from chiron.mics.api import prepare_run
     from chiron.mics.config import load_config
 
-    options = EngineOptions(address=address, workers=workers, storage=storage)
+    name, options = engine()
     checked = load_config(config, seed=seed)
     need_dry_run(pilot, dry_run=dry_run)
     if dry_run:
@@ -84,11 +112,14 @@ def search_command(
 
         from chiron.cli.forecast import forecast_job
 
-        prepare = partial(prepare_run, cases, checked, run, images=images, shard=shard, engine=engine, engine_options=options)
+        prepare = partial(prepare_run, cases, checked, run, images=images, shard=shard, engine=name, engine_options=options)
         forecast_job(prepare, pilot=pilot, limit=limit, json_output=json_output)
         return
-    prepared = prepare_run(cases, checked, run, images=images, limit=limit, shard=shard, engine=engine, engine_options=options)
+    prepared = prepare_run(cases, checked, run, images=images, limit=limit, shard=shard, engine=name, engine_options=options)
     finish(conduct(prepared), json_output=json_output)
+
+
+search_command = with_engine(search)
 
 
 def replay_command(

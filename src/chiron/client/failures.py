@@ -42,6 +42,11 @@ class CallFailed(ChironError):
         self.public = one_line(public if public is not None else message, 600)
         self.maybe_billed = maybe_billed
 
+    def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object without words of the prompt; see :func:`failure_of`."""
+        kind = next(base.__name__ for base in type(self).__mro__ if base.__name__ in _kinds())
+        return {"kind": kind, "public": self.public, "misconfigured": getattr(self, "misconfigured", False)}
+
 
 class RateLimited(CallFailed):
     """The endpoint asks for fewer or later requests."""
@@ -73,6 +78,18 @@ class CallerFault(CallFailed):
 
 class Flagged(CallerFault):
     """A content filter rejected the input of this call before any model read it."""
+
+
+def _kinds() -> dict[str, type[CallFailed]]:
+    return {kind.__name__: kind for kind in (CallFailed, RateLimited, Transient, CallerFault, Flagged)}
+
+
+def failure_of(record: Mapping[str, Any]) -> CallFailed:
+    """Return the failure of a call that another process sent, from :meth:`CallFailed.to_record`."""
+    failure = _kinds()[record["kind"]](record["public"], public=record["public"])
+    if isinstance(failure, CallerFault):
+        failure.misconfigured = record["misconfigured"]
+    return failure
 
 
 class RunStopped(ChironError):

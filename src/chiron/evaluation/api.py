@@ -81,7 +81,7 @@ def evaluate_suite(
         engine_options: address, workers and storage of an engine on other machines.
 
     Returns:
-        The measured table, and the published one.
+        The measured table, and the published one. With an engine that runs jobs later, they have only what was answered before.
 
     Raises:
         InputError: as for :func:`evaluate`, or no column has data.

@@ -20,7 +20,7 @@ from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smal
 from chiron.jobs.engine import Part
 from chiron.jobs.forecast import REASONING, Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
-from chiron.jobs.replies import RankedPart
+from chiron.jobs.replies import Preparation, RankedPart
 
 _EXAMPLES = 3
 
@@ -83,8 +83,8 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
     settings: dict[str, Any]
     """Settings to record with every group of ``results.json``."""
     progress: EvaluationProgress = field(default_factory=EvaluationProgress)
-    again: Callable[[Path, int], "Evaluation"] | None = None
-    """See :attr:`chiron.jobs.replies.RankedPart.again`; ``None`` if other processes cannot prepare this evaluation."""
+    again: Preparation | None = None
+    """How other processes prepare the evaluation; ``None`` if they cannot."""
     watch: Callable[[int], None] = lambda _: None
     """Called with the number of items done so far."""
     _lines: list[ItemResult] = field(default_factory=list, init=False)

@@ -1,8 +1,7 @@
 """Prepare an evaluation: load benchmarks, and check everything before any call is paid for."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from chiron.evaluation.statistics import scipy_special
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import units_in_flight
+from chiron.jobs.replies import Preparation
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.team import Policy, Team
 
@@ -77,25 +77,32 @@ def prepare_evaluation(
         model, loaded, protocol, Path(run), config, control=control, textbook=folder, references=file, need_keys=need_keys
     )
     prepared.engine = engine_of(engine, engine_options)
-    prepared.again = again_in_worker(
-        model, benchmarks, config, data=absolute(data), control=control, benchmark_files=[*map(absolute, files)],
-        references=absolute(references),
-    )  # fmt: skip
+    prepared.again = preparation_of(
+        config,
+        {
+            "model": model,
+            "benchmarks": list(benchmarks),
+            "data": absolute(data),
+            "control": str(control),
+            "benchmark_files": [absolute(file) for file in files],
+            "references": absolute(references),
+        },
+    )
     return prepared
 
 
-def again_in_worker(model: str, benchmarks: Sequence[str], config: EvaluationFile, **options: Any) -> Callable[[Path, int], Evaluation]:
-    """Return how a worker prepares an evaluation (:attr:`Evaluation.again`). Arguments are those of :func:`prepare_evaluation`."""
-    return partial(_again, model, tuple(benchmarks), config, options)
+def preparation_of(config: EvaluationFile, arguments: Mapping[str, Any]) -> Preparation:
+    """Return how another process prepares an evaluation. ``arguments``: those of :func:`prepare_evaluation`, as in a record of it."""
+    return Preparation(kind="eval", prepare=_again, config=config, arguments=arguments)
 
 
-def _again(model: str, benchmarks: Sequence[str], config: EvaluationFile, options: dict[str, Any], run: Path, workers: int) -> Evaluation:
-    return prepare_evaluation(model, benchmarks, run, config.for_workers(workers), **options)
+def _again(run: Path, config: EvaluationFile, *, control: str = Control.NONE, **arguments: Any) -> Evaluation:
+    return prepare_evaluation(run=run, config=config, control=Control(control), **arguments)
 
 
-def absolute(path: Path | str | None) -> Path | None:
+def absolute(path: Path | str | None) -> str | None:
     """Return an absolute path, because a worker may have another working directory."""
-    return None if path is None else Path(path).absolute()
+    return None if path is None else str(Path(path).absolute())
 
 
 def evaluation_of(

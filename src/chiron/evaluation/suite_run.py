@@ -3,10 +3,11 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from chiron.client.failures import UserStopped
+from chiron.client.failures import Submitted, UserStopped
 from chiron.client.ledger import Ledger
 from chiron.errors import DiskError, InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
@@ -14,17 +15,17 @@ from chiron.evaluation.bertscore import Encoder, scored
 from chiron.evaluation.config import EvaluationFile
 from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
 from chiron.evaluation.items import ITEMS
-from chiron.evaluation.preparation import absolute, again_in_worker, evaluation_of
+from chiron.evaluation.preparation import absolute, evaluation_of, preparation_of
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.published import published, published_table
 from chiron.evaluation.read_runs import Arm, read_evaluations
-from chiron.evaluation.registry import benchmark_of, protocol_of
+from chiron.evaluation.registry import benchmark_of, protocol_of, suite_of
 from chiron.evaluation.statistics import scipy_special
 from chiron.evaluation.suites.suite import BERTSCORE, MICS, Suite
 from chiron.evaluation.tables.formats import Grid, html, latex, markdown, plain
 from chiron.evaluation.tables.suite import SuiteResults, suite_table
 from chiron.io import write_atomically
-from chiron.jobs.engine import Engine
+from chiron.jobs.engine import Engine, GatheringEngine, LocalEngine
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _WRITERS: Mapping[str, Callable[[Sequence[Grid]], str]] = {"txt": plain, "md": markdown, "tex": latex, "html": html}
@@ -59,13 +60,30 @@ class SuiteRun:
     """By benchmark."""
     encoder: Encoder | None
     budget_usd: float | None
+    engine: Engine
+    record: Mapping[str, Any]
+    """JSON object from which :func:`suite_of_record` prepares the suite again."""
+    submitted: list[str] = field(default_factory=list)
+    """Message about what the engine runs later. The table is complete when that has ended."""
 
     @property
     def evaluations(self) -> list[Evaluation]:
         """All evaluations, in order."""
         return [part.evaluation for part in self.parts if part.evaluation is not None]
 
-    def measure(self, execute: Callable[[SuitePart, Evaluation], EvaluationSummary]) -> list[EvaluationSummary]:
+    def measure(self, execute: Callable[[SuitePart, Evaluation], EvaluationSummary], *, every: bool = False) -> list[EvaluationSummary]:
+        """Execute the evaluations with :meth:`_measure`. An engine that runs them later gets all of them together."""
+        if not isinstance(self.engine, GatheringEngine):
+            return self._measure(execute, every=every)
+        jobs = len(self.evaluations)
+        with self.engine.gather(self.directory, dict(self.record), jobs=jobs, budget_usd=self.budget_usd) as gathered:
+            summaries = self._measure(execute, every=every)
+            stopped = any(isinstance(summary.halted, UserStopped | DiskError) for summary in summaries)
+            if not stopped and (message := gathered.submit(sum(map(_spent, self.evaluations)))) is not None:
+                self.submitted.append(message)
+        return summaries
+
+    def _measure(self, execute: Callable[[SuitePart, Evaluation], EvaluationSummary], *, every: bool) -> list[EvaluationSummary]:
         """Execute the evaluations one after the other. After the user's stop or a full disk, no more are started.
 
         If an evaluation stops for another reason (its endpoint is down, the key is refused), its model's further evaluations are left out:
@@ -73,6 +91,7 @@ class SuiteRun:
 
         Args:
             execute: runs one evaluation and returns its summary.
+            every: leave out no evaluation, because no call is sent.
         """
         summaries: list[EvaluationSummary] = []
         stopped: set[str] = set()
@@ -86,7 +105,7 @@ class SuiteRun:
             summaries.append(summary)
             if isinstance(summary.halted, UserStopped | DiskError):
                 break
-            if summary.halted is not None:
+            if summary.halted is not None and not isinstance(summary.halted, Submitted) and not every:
                 stopped.add(part.model)
         return summaries
 
@@ -190,12 +209,37 @@ def prepare_suite(
         config = _config_of(models[model], suite, name, protocols[name], lacking)
         place = directory / folder_of(model) / name
         evaluation = evaluation_of(model, [loaded[name]], protocols[name], place, config, textbook=folder, need_keys=need_keys)
-        evaluation.again = again_in_worker(model, [name], config, data=absolute(folder), benchmark_files=[*map(absolute, files)])
+        arguments = {"model": model, "benchmarks": [name], "data": absolute(folder), "benchmark_files": [absolute(file) for file in files]}
+        evaluation.again = preparation_of(config, arguments)
         evaluation.engine = engine or evaluation.engine
         return SuitePart(model, name, evaluation)
 
     parts = tuple(part(model, name) for model in models for name in suite.benchmarks)
-    return SuiteRun(suite, directory, parts, lacking, missing, text_only, protocols, encoder, chosen.budget_usd)
+    record = {
+        "suite": suite.name,
+        "models": {name: config.model_dump(mode="json") for name, config in models.items()},
+        "data": absolute(folder),
+        "benchmark_files": [absolute(file) for file in files],
+        "encoder": None if encoder is None else asdict(encoder),
+    }
+    return SuiteRun(
+        suite, directory, parts, lacking, missing, text_only, protocols, encoder, chosen.budget_usd, engine or LocalEngine(), record
+    )
+
+
+def suite_of_record(record: Mapping[str, Any], run: Path, engine: Engine) -> SuiteRun:
+    """Prepare a suite again, without keys, from :attr:`SuiteRun.record`.
+
+    Raises:
+        InputError: as for :func:`prepare_suite`.
+    """
+    files = record["benchmark_files"]
+    models = {name: EvaluationFile.check(config, origin=Path("run.json")) for name, config in record["models"].items()}
+    encoder = None if record["encoder"] is None else Encoder(**record["encoder"])
+    suite = suite_of(record["suite"], [Path(file) for file in files])
+    return prepare_suite(
+        suite, models, run, data=record["data"], benchmark_files=files, encoder=encoder, need_keys=False, engine=engine
+    )  # fmt: skip
 
 
 def folder_of(model: str) -> str:

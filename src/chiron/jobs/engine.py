@@ -6,6 +6,7 @@ same kind of job in a directory of its own, and the engine merges that directory
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -58,6 +59,8 @@ class OpenJob(Protocol):
     def client(self) -> ModelClient | None: ...
     @property
     def progress(self) -> Any: ...
+    @property
+    def paid_twice(self) -> frozenset[str]: ...
 
     def part_of(self, units: Sequence[Any]) -> Part:
         """Return a part of the job with these units.
@@ -94,6 +97,35 @@ class Engine(Protocol):
 
         Raises:
             InputError: ``work`` found a problem that affects all units, such as a damaged ledger.
+        """
+        ...
+
+
+class GatheredJobs(Protocol):
+    """Jobs that an engine runs later, all together."""
+
+    def submit(self, spent: float) -> str | None:
+        """Submit what the jobs left to do. ``spent``: USD that they have spent. Returns a message; ``None`` if nothing is left."""
+        ...
+
+
+@runtime_checkable
+class GatheringEngine(Protocol):
+    """Interface of an engine that runs jobs later, and several of them together."""
+
+    def gather(
+        self, directory: Path, record: dict[str, Any], *, jobs: int, budget_usd: float | None
+    ) -> AbstractContextManager[GatheredJobs]:
+        """Collect what the jobs that are executed in the block leave to do.
+
+        Args:
+            directory: contains the directories of the jobs.
+            record: a JSON object from which a later process can finish the jobs.
+            jobs: their number.
+            budget_usd: one budget for all of them.
+
+        Raises:
+            InputError: another process uses the directory, or jobs in it still run.
         """
         ...
 

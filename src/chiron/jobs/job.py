@@ -161,6 +161,8 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     engine: Engine = field(default_factory=LocalEngine)
     client: ModelClient | None = field(default=None, init=False)
     """``None`` before the client is open."""
+    paid_twice: frozenset[str] = field(default=frozenset(), init=False)
+    """Keys of the calls that several workers of an earlier process paid for."""
     _pending: list[Pending] = field(default_factory=list, init=False)
     _taken: int = field(default=0, init=False)
     """Number of units that the engine took."""
@@ -239,7 +241,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             DiskError: the output cannot be written; existing files are unchanged.
         """
         with self.directory.opened(self.identity) as ledger:
-            recover_parts(self.directory)
+            self.paid_twice = recover_parts(self.directory)
             self.start(ledger)
             self.directory.write_run(self.identity, self.run_record())
             try:

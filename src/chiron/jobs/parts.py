@@ -77,8 +77,8 @@ _LARGEST = 1000
 
 def divide(
     job: OpenJob,
-    units: Sequence[Any],
-    storage: str,
+    left: Sequence[tuple[Any, set[str]]],
+    storage: Storage,
     options: EngineOptions,
     workers: int,
     *,
@@ -86,27 +86,44 @@ def divide(
     parts: int,
     most: int | None = None,
     budget_usd: float | None,
-) -> list[PartTask]:
+) -> list[tuple[PartTask, list[Any]]]:
     """Divide units into parts of consecutive ones, about ``parts`` for each of the ``workers`` and at most ``most`` in total.
 
-    ``run``: prefix of their names.
+    Args:
+        job: the job.
+        left: its units without a result, each with the keys of its calls that the ledger contains.
+        storage: gets these calls, as the copy of an attempt before the first one.
+        options: how often copies are stored.
+        workers: number of processes that run parts at the same time.
+        run: prefix of the names of the parts.
+        parts: see above.
+        most: see above.
+        budget_usd: the whole budget.
+
+    Returns:
+        Each part with its units.
+
+    Raises:
+        InputError: the job cannot be divided.
+        DiskError: the storage cannot be written.
     """
-    size = min(_LARGEST, max(1, -(-len(units) // (parts * workers))))
+    size = min(_LARGEST, max(1, -(-len(left) // (parts * workers))))
     if most is not None:
-        size = max(size, -(-len(units) // most))
-    firsts = range(0, len(units), size)
-    return [
-        PartTask(
-            name=f"{run}-{number:05d}",
-            part=job.part_of(units[first : first + size]),
-            units=len(units[first : first + size]),
-            storage=storage,
-            copy_every=options.copy_every,
-            workers=min(workers, len(firsts)),
-            budget_usd=budget_usd,
-        )
-        for number, first in enumerate(firsts)
-    ]
+        size = max(size, -(-len(left) // most))
+    firsts = range(0, len(left), size)
+    tasks = []
+    for number, first in enumerate(firsts):
+        units = [unit for unit, _ in left[first : first + size]]
+        name, resumes = f"{run}-{number:05d}", None
+        if keys := set[str]().union(*(keys for _, keys in left[first : first + size])):
+            resumes = f"{name}-0"
+            storage.put_replies(job.directory.ledger, keys, resumes)
+        task = PartTask(
+            name=name, part=job.part_of(units), units=len(units), resumes=resumes, storage=storage.url, copy_every=options.copy_every,
+            workers=min(workers, len(firsts)), budget_usd=budget_usd,
+        )  # fmt: skip
+        tasks.append((task, units))
+    return tasks
 
 
 def pass_on(end: PartEnd, job: OpenJob) -> None:

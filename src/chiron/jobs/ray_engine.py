@@ -17,10 +17,10 @@ from chiron.client.ledger_merge import MergingLedger
 from chiron.client.limiter import Pace
 from chiron.errors import InputError
 from chiron.extras import need
-from chiron.jobs.engine import EngineOptions, LocalEngine, OpenJob
+from chiron.jobs.engine import EngineOptions, OpenJob
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker, divide, pass_on
 from chiron.jobs.ray_cluster import first_line, open_cluster
-from chiron.jobs.replies import KnownCalls, RepliesSummary, look_up
+from chiron.jobs.replies import KnownCalls, RepliesSummary, look_up, rebuild
 from chiron.jobs.storage import COPIES, LEASES, PROBE, Storage, attempt_of, begin_parts, merge_part, part_of, recover_parts, spent_in_copy
 
 _PARTS = 8
@@ -138,7 +138,7 @@ class _Session:
         self._spent = 0.0
         """USD in the run's ledger."""
         self._over: list[_Attempt] = []
-        self._known = KnownCalls(self._client, {})
+        self._known = KnownCalls(self._client)
         """What the workers asked, if results are rebuilt."""
 
     async def rebuild(self, units: list[Any], work: Callable[[Any], Awaitable[Any]]) -> AsyncGenerator[tuple[Any, Any], None]:
@@ -148,8 +148,7 @@ class _Session:
                 pass
         for attempt in self._over:
             self._see(attempt, replace(attempt.state, progress=None))
-        self._client.answers = replace(self._known, units=dict(units)).of_unit
-        async with aclosing(LocalEngine().run(self._job, units, work, in_order=True)) as rebuilt:
+        async with aclosing(rebuild(self._job, units, work, self._known)) as rebuilt:
             async for ended in rebuilt:
                 yield ended
 
@@ -174,15 +173,10 @@ class _Session:
         self._client.budget.spent = self._client.ledger.spent_usd()
 
     def _divide(self, run: str, left: list[tuple[Any, set[str]]], workers: int) -> None:
-        """Queue the parts. What the ledger contains of a part is stored as the copy of an attempt before its first one."""
-        limit, units = self._client.budget.limit, [unit for unit, _ in left]
-        for task in divide(self._job, units, self._storage.url, self._options, workers, run=run, parts=_PARTS, budget_usd=limit):
-            own, left = left[: task.units], left[task.units :]
-            first = replace(task, name=f"{task.name}-0")
-            if keys := set[str]().union(*(keys for _, keys in own)):
-                self._storage.put_replies(self._job.directory.ledger, keys, first.name)
-                first = replace(task, name=f"{task.name}-1", resumes=first.name)
-            self._waiting.append(_Attempt(first, [unit for unit, _ in own]))
+        """Queue the parts."""
+        limit = self._client.budget.limit
+        for task, units in divide(self._job, left, self._storage, self._options, workers, run=run, parts=_PARTS, budget_usd=limit):
+            self._waiting.append(_Attempt(replace(task, name=f"{task.name}-{0 if task.resumes is None else 1}"), units))
 
     async def _open_broker(self, workers: int) -> None:
         import ray
@@ -309,8 +303,7 @@ class _Session:
         self._see(attempt, end.state if self._rebuilt else replace(end.state, progress=None))
         self._over.append(attempt)
         if isinstance(end.summary, RepliesSummary):
-            self._known.failures.update(end.summary.failures)
-            self._known.answered.update(end.summary.answered)
+            self._known.add(end.summary.failures, end.summary.answered)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "ledger.sqlite"
             if await asyncio.to_thread(self._storage.get_ledger, name, local):

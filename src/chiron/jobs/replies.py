@@ -1,8 +1,9 @@
 """Jobs whose results are rebuilt from replies, on several processes: each one asks the calls of some units."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,23 +12,54 @@ from chiron.client.call import Ask, Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.failures import CallFailed, RunStopped, UnitAsk
 from chiron.errors import InputError
+from chiron.jobs.config import JobFile
 from chiron.jobs.engine import LocalEngine, OpenJob
 from chiron.jobs.job import AnyJob, Job, JobSummary, Resume
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankedPart:
-    """Some units of a job whose results are rebuilt from replies (:attr:`Resume.REPLIES`)."""
+class Preparation:
+    """How another process prepares a job whose results are rebuilt from replies (:attr:`Resume.REPLIES`)."""
 
-    again: Callable[[Path, int], Any]
-    """Prepares the whole job in a directory, with its limits divided by the number of workers."""
+    kind: str
+    """Name of the kind of job in a record."""
+    prepare: Callable[..., AnyJob]
+    """Returns the job. Takes its directory, its configuration, ``need_keys``, and the ``arguments`` by name."""
+    config: JobFile
+    arguments: Mapping[str, Any]
+    """Strings, numbers, and lists of them, with absolute paths."""
+
+    def __call__(self, directory: Path, workers: int, *, need_keys: bool = True) -> AnyJob:
+        """Prepare the job in a directory, with its limits divided by the number of workers."""
+        return self.prepare(directory, self.config.for_workers(workers), need_keys=need_keys, **self.arguments)
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object.
+
+        Raises:
+            InputError: an argument cannot be stored, or a model cannot be asked by several processes.
+        """
+        self.config.for_workers(1)
+        for name, value in self.arguments.items():
+            try:
+                json.dumps(value)
+            except TypeError:
+                raise InputError(f"'{name}' of this job cannot be stored for --engine slurm: use --engine ray or local") from None
+        return {"kind": self.kind, "config": self.config.model_dump(mode="json"), "arguments": dict(self.arguments)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedPart:
+    """Some units of a job whose results are rebuilt from replies."""
+
+    again: Preparation
     data: str
     """Digest of the job's data, its attribute ``data_digest``."""
     ranks: frozenset[int]
 
     def open(self, directory: Path, workers: int) -> "RepliesJob":
         """Return the job that asks the calls of these units; see :meth:`Part.open`."""
-        whole = self.again(directory, workers)
+        whole: Any = self.again(directory, workers)
         if whole.data_digest != self.data:
             raise InputError(
                 "the cases or benchmarks on this machine differ from those where the job was started: copy them to every machine"
@@ -35,8 +67,13 @@ class RankedPart:
         return RepliesJob.of(whole, self.ranks)
 
     def to_record(self) -> dict[str, Any]:
-        """Refuse: only a search can be stored for a process that starts later."""
-        raise InputError("--engine slurm runs searches only: use --engine ray or local")
+        """Convert to a JSON object; see :meth:`of_record`."""
+        return {**self.again.to_record(), "data": self.data, "ranks": sorted(self.ranks)}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], again: Preparation) -> Self:
+        """Read a part that was stored as JSON."""
+        return cls(again=again, data=record["data"], ranks=frozenset(record["ranks"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +148,7 @@ class KnownCalls:
     """Answers the calls that a job's ledger contains, and that other processes sent in vain."""
 
     client: ModelClient
-    units: Mapping[int, Any]
+    units: Mapping[int, Any] = field(default_factory=dict)
     """Units of the job by rank."""
     failures: dict[str, CallFailed] = field(default_factory=dict)
     """Calls without a reply, by key."""
@@ -119,6 +156,13 @@ class KnownCalls:
     """Ranks of the units of which another process got a reply to every call."""
     twice: set[str] = field(default_factory=set)
     """Keys of the calls that several processes paid for. Their units may continue otherwise with the reply that was kept."""
+    lacking: RunStopped | None = None
+    """Raised for any other call; by default, it is sent."""
+
+    def add(self, failures: Mapping[str, CallFailed], answered: Iterable[int]) -> None:
+        """Add what a part found out."""
+        self.failures.update(failures)
+        self.answered.update(answered)
 
     def of_unit(self, rank: int) -> Ask:
         """Return what answers the calls of a unit; see :attr:`~chiron.client.client.ModelClient.answers`."""
@@ -134,6 +178,8 @@ class KnownCalls:
                 raise failure.with_traceback(None)
             if is_known and self.client.halted is None:
                 raise InputError(self._differing(rank, call))
+            if self.lacking is not None and self.client.halted is None:
+                raise self.lacking.with_traceback(None)
             return await self.client.ask(call, rank)
 
         return ask
@@ -145,6 +191,17 @@ class KnownCalls:
             f"a worker had other images than this machine, or they were changed during the run ({unit}: call {call.key[:12]} to"
             f" {call.model} was not sent there): copy the same images to every machine, then run the same command again"
         )
+
+
+async def rebuild(
+    job: OpenJob, units: Sequence[tuple[int, Any]], work: Callable[[Any], Awaitable[Any]], known: KnownCalls
+) -> AsyncGenerator[tuple[Any, Any], None]:
+    """Yield every unit in order, with the result that the known replies give; see :meth:`Engine.run`."""
+    assert job.client is not None  # noqa: S101 - open while the engine runs
+    job.client.answers = replace(known, units=dict(units)).of_unit
+    async with aclosing(LocalEngine().run(job, units, work, in_order=True)) as rebuilt:
+        async for ended in rebuilt:
+            yield ended
 
 
 async def _look_up(job: OpenJob, unit: tuple[int, Any]) -> tuple[set[str], bool]:

@@ -4,23 +4,27 @@ import asyncio
 import json
 import signal
 import sqlite3
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from chiron.client import failures
-from chiron.client.failures import RunStopped, Submitted, UserStopped
+from chiron.client.failures import RunStopped, Submitted, UserStopped, failure_of
 from chiron.client.lease import Broker, FileLeases
 from chiron.errors import ChironError, DiskError, InputError
 from chiron.io import write_atomically
-from chiron.jobs.engine import EngineOptions, OpenJob, Part
+from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.engine import EngineOptions, LocalEngine, OpenJob, Part
 from chiron.jobs.job import JobSummary
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, check_worker, divide, pass_on
-from chiron.jobs.slurm import FOLDER, JOB, submit, write_scripts
-from chiron.jobs.storage import COPIES, LEASES, Storage, attempt_of, begin_parts, part_of, spent_in_copy
+from chiron.jobs.replies import KnownCalls, RepliesSummary, look_up, rebuild
+from chiron.jobs.slurm import FOLDER, JOB, need_ended, submit, write_scripts
+from chiron.jobs.storage import COPIES, LEASES, WORKERS, Storage, attempt_of, begin_parts, part_of, recover_parts, spent_in_copy
 
+GATHERED = "jobs.json"
+"""In the folder of scripts: what was submitted together, for the merge."""
 _PARTS = 4
 """Parts for each task that runs at the same time."""
 _MOST_PARTS = 1000
@@ -41,50 +45,129 @@ class SlurmEngine:
         if options.address is not None:
             raise InputError("--address names a Ray cluster; --engine slurm submits to the Slurm cluster of this machine")
         options.slurm.check()
-        self.options, self._workers = options, options.workers
+        self.options = options
+        self._gathered: _Submission | None = None
 
     async def run(
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
-        """Write and submit the scripts, and halt the job; see :meth:`Engine.run`."""
-        del work
+        """Write and submit the scripts, and halt the job; see :meth:`Engine.run`. A job without stored results gets those of its ledger."""
+        client, every = job.client, list(units)
+        assert client is not None  # noqa: S101 - open while the job runs
+        left = await look_up(job, every, all_units=not in_order)
+        if left and client.halted is None:
+            submission = self._gathered or _Submission(job.directory.path, self.options, client.budget.limit)
+            await asyncio.to_thread(submission.add, job, left)
+            message = None if self._gathered else await asyncio.to_thread(submission.submit, client.ledger.spent_usd())
+            client.halt(Submitted(message or "its parts are submitted with those of the other jobs"))
         if in_order:
-            raise InputError("--engine slurm runs searches only: use --engine ray or local")
-        left = list(units)
-        client = job.client
-        if left and client is not None and client.halted is None:
-            script = await asyncio.to_thread(self._write, job, left, client.budget.limit, client.ledger.spent_usd())
-            client.halt(Submitted(await asyncio.to_thread(self._submit, script)))
-        for none in list[tuple[Any, Any]]():
-            yield none
+            # Without replies, every unit is pending: nothing has to be tried.
+            local = (
+                rebuild(job, every, work, KnownCalls(client))
+                if client.ledger.has_calls()
+                else LocalEngine().run(job, every, work, in_order=True)
+            )
+            async with aclosing(local) as ended:
+                async for result in ended:
+                    yield result
 
-    def _write(self, job: OpenJob, units: list[Any], budget_usd: float | None, spent: float) -> Path:
-        job.part_of(units[:1])  # raises before anything is written if the job cannot be divided
-        run = job.directory.path.resolve()
-        (run / FOLDER).mkdir(mode=0o700, exist_ok=True)
-        for old in [path for path in (run / FOLDER).iterdir() if path.suffix in {".json", ".sh"} or path.name == JOB]:
-            old.unlink()
-        storage = Storage(self.options.storage or str(run / COPIES))
-        prefix = begin_parts(run, storage)
+    @contextmanager
+    def gather(self, directory: Path, record: dict[str, Any], *, jobs: int, budget_usd: float | None) -> Iterator["_Submission"]:
+        """Submit several jobs as one array; see :meth:`GatheringEngine.gather`."""
+        need_ended(directory.resolve())
+        with WorkDirectory(directory).locked():
+            for mark in directory.glob(f"*/*/{WORKERS}"):  # they would lose their leases to the new ones
+                job = WorkDirectory(mark.parent)
+                with job.locked():
+                    recover_parts(job)
+            self._gathered = _Submission(directory, self.options, budget_usd, jobs=jobs, record=record)
+            try:
+                yield self._gathered
+            finally:
+                self._gathered = None
+
+
+class _Submission:
+    """One job array: the parts of one job, or of several."""
+
+    def __init__(
+        self, directory: Path, options: EngineOptions, budget_usd: float | None, *, jobs: int = 1, record: dict[str, Any] | None = None
+    ) -> None:
+        """``directory``: that of the scripts and leases, also of the job if there is only one. See :meth:`GatheringEngine.gather`."""
+        self._run, self._options, self._workers = directory.resolve(), options, options.workers or 1
+        self._budget_usd, self._most, self._record = budget_usd, max(1, _MOST_PARTS // jobs), record
+        self._tasks = 0
+
+    def add(self, job: OpenJob, left: list[tuple[Any, set[str]]]) -> None:
+        """Write the parts of a job. ``left``: see :func:`divide`.
+
+        Raises:
+            InputError: the job cannot be divided.
+            DiskError: the storage cannot be written.
+        """
+        job.part_of([unit for unit, _ in left[:1]]).to_record()  # raises before anything is written if the job cannot be divided
+        if not self._tasks:
+            self._begin()
+        directory = job.directory.path.resolve()
+        storage = Storage(self._options.storage or str(directory / COPIES))
+        prefix = begin_parts(directory, storage, self._run)
         tasks = divide(
-            job, units, storage.url, self.options, self._workers, run=prefix, parts=_PARTS, most=_MOST_PARTS, budget_usd=budget_usd
+            job, left, storage, self._options, self._workers, run=prefix, parts=_PARTS, most=self._most, budget_usd=self._budget_usd
         )  # fmt: skip
-        Broker(budget_usd, spent, tasks[0].workers, run / LEASES, shared=True).disconnect()
-        common = {"about": [version("chiron-med"), job.identity], "run": prefix, "folder": str(Path.cwd())}
-        for number, task in enumerate(tasks):
+        common = {"about": [version("chiron-med"), job.identity], "run": prefix, "folder": str(Path.cwd()), "directory": str(directory)}
+        for number, (task, _) in enumerate(tasks, self._tasks):
             names = ("name", "units", "storage", "copy_every", "workers", "budget_usd")
-            record = {**common, "task": {name: getattr(task, name) for name in names}, "part": task.part.to_record()}
-            write_atomically(run / FOLDER / f"{number}.json", [json.dumps(record) + "\n"])
-        return write_scripts(run, len(tasks), tasks[0].workers, self.options.slurm)
+            values = {name: getattr(task, name) for name in names}
+            if self._record is not None:
+                values["workers"] = self._workers  # tasks of the other jobs run at the same time
+            record = {**common, "task": values, "part": task.part.to_record()}
+            write_atomically(self._run / FOLDER / f"{number}.json", [json.dumps(record) + "\n"])
+        self._tasks += len(tasks)
 
-    def _submit(self, script: Path) -> str:
-        if self.options.slurm.write_only:
+    def _begin(self) -> None:
+        (self._run / FOLDER).mkdir(mode=0o700, exist_ok=True)
+        for old in [path for path in (self._run / FOLDER).iterdir() if path.suffix in {".json", ".sh"} or path.name == JOB]:
+            old.unlink()
+        for old in self._run.glob(f"{LEASES}*"):
+            old.unlink()
+
+    def submit(self, spent: float) -> str | None:
+        """Submit all parts, unless only the scripts are wanted; see :meth:`GatheredJobs.submit`.
+
+        Raises:
+            InputError: Slurm is missing or refuses them.
+        """
+        if not self._tasks:
+            return None
+        workers = min(self._workers, self._tasks)
+        Broker(self._budget_usd, spent, workers, self._run / LEASES, shared=True).disconnect()
+        if self._record is not None:
+            record = {"about": [version("chiron-med")], **self._record}
+            write_atomically(self._run / FOLDER / GATHERED, [json.dumps(record) + "\n"])
+        script = write_scripts(self._run, self._tasks, workers, self._options.slurm)
+        if self._options.slurm.write_only:
             return f"the scripts are in {script.parent}; submit them with: bash {script}"
         array, merge = submit(script)
         return (
             f"submitted as Slurm job {array}; job {merge} merges the results when it has ended. Follow it with 'squeue --job {array}' and"
             f" the logs in {script.parent}"
         )
+
+
+def recorded(run: Path, name: str) -> dict[str, Any]:
+    """Read a file of a submission.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    file = run / FOLDER / name
+    try:
+        record: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}): the run was merged or submitted again; see its logs, and 'chiron status' of a search"
+        ) from None
+    return record
 
 
 async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]], Part]) -> JobSummary:
@@ -99,12 +182,9 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
         InputError: the part was not submitted, or this machine lacks what it needs.
         DiskError: the storage cannot be read.
     """
-    file = run / FOLDER / f"{number}.json"
+    record = recorded(run, f"{number}.json")
     try:
-        record = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}): the run was merged or submitted again; see 'chiron status {run}'") from None
-    try:
+        need_same_version(run, record)
         end = await _run_part(run, number, record, read_part(record["part"]))
     except ChironError as problem:
         _write_end(run, number, PartEnd(problem=str(problem)))
@@ -154,38 +234,76 @@ def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
     return name
 
 
+def need_same_version(run: Path, record: dict[str, Any]) -> None:
+    """Check the version of a record, before anything is read that another version may have written otherwise.
+
+    Raises:
+        InputError: it differs.
+    """
+    here, there = version("chiron-med"), record["about"][0]
+    if here != there:
+        raise InputError(
+            f"{run} was submitted by chiron {there}, and this machine has {here}: install the same version of chiron-med on every machine"
+        )
+
+
 def _write_end(run: Path, number: int, end: PartEnd) -> None:
     """Record how a part ended, for the merge."""
     stopped = end.halted is not None and not isinstance(end.halted, UserStopped)
-    record = {
+    record: dict[str, Any] = {
         "notes": end.notes,
         "crashes": end.crashes,
         "problem": end.problem,
         "stopped": [type(end.halted).__name__, str(end.halted)] if stopped else None,
     }
+    if isinstance(end.summary, RepliesSummary):
+        record["failures"] = {key: failure.to_record() for key, failure in end.summary.failures.items()}
+        record["answered"] = sorted(end.summary.answered)
     write_atomically(run / FOLDER / f"{number}.end.json", [json.dumps(record) + "\n"])
 
 
 class SlurmMerge:
-    """Run nothing: the ledgers of the tasks were merged when the job started. Pass on how the tasks ended."""
+    """Send no call: the ledgers of the tasks were merged when the job started. Pass on how the tasks ended."""
+
+    def __init__(self, run: Path) -> None:
+        """``run``: directory of the submission."""
+        self._folder = run / FOLDER
 
     async def run(
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
-        """See :meth:`Engine.run`."""
-        del work, in_order
-        deque(units, maxlen=0)  # the job counts those that have a result
-        folder = job.directory.path / FOLDER
-        for file in sorted(folder.glob("*.end.json")):
-            record = json.loads(file.read_text("utf-8"))
-            halted = None
-            if record["stopped"] is not None:
-                kind, text = record["stopped"]
-                halted = DiskError(text) if kind == DiskError.__name__ else getattr(failures, kind, RunStopped)(text)
-            if record["problem"] is not None:
-                halted = RunStopped(f"part {file.name.partition('.')[0]} could not run: {record['problem']}")
-            pass_on(PartEnd(notes=record["notes"], crashes=record["crashes"], halted=halted), job)
-        for file in [*folder.glob("*.json"), folder / JOB]:
-            file.unlink(missing_ok=True)
-        for none in list[tuple[Any, Any]]():
-            yield none
+        """See :meth:`Engine.run`. Results that are not stored are rebuilt from the replies of all tasks."""
+        assert job.client is not None  # noqa: S101 - open while the job runs
+        every = list(units)  # the job counts those that have a stored result
+        lacking = RunStopped("no task sent the call")
+        known = KnownCalls(job.client, twice=set(job.paid_twice), lacking=lacking)
+        files = self._files(job.directory.path.resolve())
+        for file in files:
+            self._read_end(file.with_suffix(".end.json"), job, known)
+        async with aclosing(rebuild(job, every if in_order else [], work, known)) as rebuilt:
+            async for ended in rebuilt:
+                yield ended
+        for file in reversed(files):  # a merge needs the first one
+            file.with_suffix(".end.json").unlink(missing_ok=True)
+            file.unlink()
+        if not self._files():
+            for file in (self._folder / GATHERED, self._folder / JOB, *self._folder.parent.glob(f"{LEASES}*")):
+                file.unlink(missing_ok=True)
+
+    def _files(self, directory: Path | None = None) -> list[Path]:
+        """Return the files of parts, in order: of the job in a directory, or of all."""
+        files = sorted((path for path in self._folder.glob("*.json") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+        return [file for file in files if directory is None or json.loads(file.read_text("utf-8"))["directory"] == str(directory)]
+
+    def _read_end(self, file: Path, job: OpenJob, known: KnownCalls) -> None:
+        if not file.is_file():
+            return  # Slurm ended its task before it began
+        record = json.loads(file.read_text("utf-8"))
+        known.add({key: failure_of(failure) for key, failure in record.get("failures", {}).items()}, record.get("answered", ()))
+        halted = None
+        if record["stopped"] is not None:
+            kind, text = record["stopped"]
+            halted = DiskError(text) if kind == DiskError.__name__ else getattr(failures, kind, RunStopped)(text)
+        if record["problem"] is not None:
+            halted = RunStopped(f"part {file.name.partition('.')[0]} could not run: {record['problem']}")
+        pass_on(PartEnd(notes=record["notes"], crashes=record["crashes"], halted=halted), job)

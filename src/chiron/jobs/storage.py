@@ -154,10 +154,11 @@ def spent_in_copy(storage: Storage, name: str | None) -> float:
             return ledger.spent_usd()
 
 
-def begin_parts(folder: Path, storage: Storage) -> str:
+def begin_parts(folder: Path, storage: Storage, leases: Path | None = None) -> str:
     """Record that workers run the job of a directory, for :func:`recover_parts`. Returns a new prefix for the names of its parts.
 
-    The storage gets a file ``PREFIX.probe``, by which a worker knows that it sees the same storage.
+    The storage gets a file ``PREFIX.probe``, by which a worker knows that it sees the same storage. ``leases``: directory of the leases and
+    of Slurm's scripts, if several jobs share them.
 
     Raises:
         DiskError: the storage cannot be written.
@@ -165,12 +166,15 @@ def begin_parts(folder: Path, storage: Storage) -> str:
     run = uuid.uuid4().hex[:8]
     with tempfile.NamedTemporaryFile() as empty:
         storage.put(Path(empty.name), run + PROBE)
-    write_atomically(folder / WORKERS, [json.dumps({"storage": storage.url, "run": run}) + "\n"])
+    record = {"storage": storage.url, "run": run, "leases": str((leases or folder).resolve())}
+    write_atomically(folder / WORKERS, [json.dumps(record) + "\n"])
     return run
 
 
-def recover_parts(directory: WorkDirectory) -> None:
+def recover_parts(directory: WorkDirectory) -> frozenset[str]:
     """Merge what workers left in the storage, and count the leases that no ledger accounts for. Does nothing if no workers ran the job.
+
+    Returns the keys of the calls that several processes paid for.
 
     Raises:
         InputError: the storage cannot be read, a copy is damaged, or Slurm still runs a part of the job.
@@ -178,10 +182,11 @@ def recover_parts(directory: WorkDirectory) -> None:
     """
     mark = directory.path / WORKERS
     if not mark.is_file():
-        return
-    need_ended(directory.path)
+        return frozenset()
     record = json.loads(mark.read_text("utf-8"))
-    storage, booked = Storage(str(record["storage"])), defaultdict[str, float](float)
+    leases = Path(record.get("leases", directory.path))
+    need_ended(leases)
+    storage, booked, twice = Storage(str(record["storage"])), defaultdict[str, float](float), set[str]()
     with MergingLedger.open(directory.ledger) as into, tempfile.TemporaryDirectory() as folder:
         merged: list[str] = []
         run = record.get("run", "")  # other runs may use the same storage
@@ -189,9 +194,11 @@ def recover_parts(directory: WorkDirectory) -> None:
             local = Path(folder) / f"{name}{_SUFFIX}"
             storage.get_ledger(name, local)
             part = part_of(name)
-            booked[part] = max(booked[part], merge_part(local, into)[0])
+            spent, also_paid = merge_part(local, into)
+            booked[part] = max(booked[part], spent)
+            twice |= also_paid
             merged.append(name)
-        for lease in open_leases(directory.path / LEASES):
+        for lease in (lease for lease in open_leases(leases / LEASES) if lease.holder.startswith(run)):
             usd = lease.usd if lease.lost else lease.usd - booked[part_of(lease.holder)]
             into.book_lost(lease.holder, usd if usd > _LEAST else 0.0)
     for file in directory.path.glob(f"{LEASES}*"):
@@ -205,6 +212,7 @@ def recover_parts(directory: WorkDirectory) -> None:
     with suppress(OSError):  # another storage was used, or it has a new copy of a worker that is still ending
         (directory.path / COPIES).rmdir()
     mark.unlink()
+    return frozenset(twice)
 
 
 def merge_part(part: Path, into: MergingLedger) -> tuple[float, frozenset[str]]:

@@ -84,7 +84,7 @@ class SearchPart:
     def to_record(self) -> dict[str, Any]:
         """Convert to a JSON object; see :meth:`of_record`."""
         paths = {"cases": str(self.cases), "cases_sha256": self.cases_sha256, "images": str(self.images)}
-        return {**paths, "config": self.config.model_dump(mode="json"), "positions": sorted(self.positions)}
+        return {"kind": "search", **paths, "config": self.config.model_dump(mode="json"), "positions": sorted(self.positions)}
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> Self:

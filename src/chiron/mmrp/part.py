@@ -24,7 +24,7 @@ from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.engine import Part as JobPart
 from chiron.jobs.forecast import Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
-from chiron.jobs.replies import RankedPart
+from chiron.jobs.replies import Preparation, RankedPart
 from chiron.mmrp.row import DROPPED, Dropped, Part
 from chiron.mmrp.templates import modalities_shown
 from chiron.providers.registry import build_endpoints
@@ -149,8 +149,8 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     make: Callable[[Unit, Ask], Awaitable[Made]]
     most_calls: Mapping[str, int] = field(default_factory=dict)
     """Most calls for one unit, by role."""
-    again: Callable[[Path, int], "PartRun[Any]"] | None = None
-    """See :attr:`chiron.jobs.replies.RankedPart.again`; ``None`` for a part that calls no model."""
+    again: Preparation | None = None
+    """How other processes prepare the build; ``None`` for a part that calls no model."""
     progress: BuildProgress = field(default_factory=BuildProgress)
     _dropped: Counter[str] = field(default_factory=Counter, init=False)
 
@@ -275,7 +275,7 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
 
 
 def engine_fields(
-    prepare: "Callable[..., PartRun[Any]]", cases: Path, config: JobFile, options: BuildOptions, **others: Any
+    part: PartName, prepare: "Callable[..., PartRun[Any]]", cases: Path, config: JobFile, options: BuildOptions, **others: Any
 ) -> dict[str, Any]:
     """Return the fields of a build that engines use. ``others``: options of ``prepare`` that are not in :class:`BuildOptions`.
 
@@ -283,16 +283,23 @@ def engine_fields(
         InputError: the engine cannot be used.
     """
     images = options.get("images")
-    same = {**others, "limit": options.get("limit"), "shard": options.get("shard"), "images": images and images.absolute()}
+    same = {"limit": options.get("limit"), "shard": options.get("shard"), "images": images and str(images.absolute())}
+    arguments = {"cases": str(cases.absolute()), **same, **{name: value for name, value in others.items() if value is not None}}
     return {
         "engine": engine_of(options.get("engine", "local"), options.get("engine_options")),
-        "again": partial(_again, partial(prepare, cases.absolute(), **same), config),
+        "again": preparation_of(part, prepare, config, arguments),
     }
 
 
-def _again(prepare: "Callable[..., PartRun[Any]]", config: JobFile, out: Path, workers: int) -> "PartRun[Any]":
-    """Prepare a build in a worker."""
-    return prepare(config=config.for_workers(workers), out=out)
+def preparation_of(part: PartName, prepare: "Callable[..., PartRun[Any]]", config: JobFile, arguments: Mapping[str, Any]) -> Preparation:
+    """Return how another process prepares a build. ``arguments``: as in a record of it."""
+    return Preparation(kind=part, prepare=partial(_again, prepare), config=config, arguments=arguments)
+
+
+def _again(
+    prepare: "Callable[..., PartRun[Any]]", out: Path, config: JobFile, *, cases: str, images: str | None, **options: Any
+) -> "PartRun[Any]":
+    return prepare(Path(cases), config, out, images=None if images is None else Path(images), **options)
 
 
 def select_cases(cases: Path, limit: int | None, shard: str | None) -> Callable[[], Iterator[Case | BadCase]]:

@@ -76,7 +76,7 @@ def prepare_questions(
             **({"reader": AUTHOR_DRAWS * JUDGE_SAMPLES * len(build.personas)} if build.read_questions else {}),
         },
         progress=BuildProgress(noun="questions"),
-        **engine_fields(prepare_questions, cases, config, options),
+        **engine_fields("questions", prepare_questions, cases, config, options),
     )
 
 

@@ -86,7 +86,7 @@ def prepare_text(
         budget_usd=build.budget_usd,
         in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
         most_calls={"author": AUTHOR_DRAWS, "reader": build.questions_per_case * (build.samples + 2 + build.blind_samples)},
-        **engine_fields(prepare_text, cases, config, options, form=form),
+        **engine_fields("text", prepare_text, cases, config, options, form=form),
     )
 
 
