@@ -1,10 +1,11 @@
 """Find near-duplicate texts: MinHash bands propose pairs, the exact Jaccard index of their shingles decides.
 
-Signatures and shingles are memory-mapped from anonymous temporary files, so only a few hundred bytes per text stay in memory.
+Signatures and shingles are memory-mapped from anonymous temporary files, so about fifty bytes per text stay in memory.
 """
 
-import tempfile
+import hashlib
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import product
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chiron.dedup.image_hash import UnionFind
-from chiron.errors import DiskError, InputError
+from chiron.errors import InputError
+from chiron.io import SpoolFile
 from chiron.text import normalize_words
 
 SHINGLE: Final = 3
@@ -31,6 +33,44 @@ _FIRST: Final = 8
 """Neighbors within a bucket that :meth:`TextIndex.links` compares first, before all others."""
 _PAIRS: Final = 1 << 14
 """Maximum number of pairs compared at once."""
+_TOGETHER: Final = 256
+"""Texts whose bands are computed at once."""
+
+
+class TextNumbers:
+    """Map from texts to integers that holds a 128-bit digest of each text: about 40 bytes a text, where a dictionary needs 200."""
+
+    def __init__(self) -> None:
+        """Create an empty map."""
+        self._digests = bytearray()
+        self._values = array("q")
+        self._slots = array("I", bytes(4 * 1024))
+        """Hash table with linear probing: index of a digest plus 1, or 0. At most half full."""
+
+    def setdefault(self, text: str, value: int) -> int:
+        """Return the value of a text; ``value`` becomes its value if it has none."""
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        slots, last = self._slots, len(self._slots) - 1
+        at = int.from_bytes(digest[:8], "little") & last
+        while entry := slots[at]:
+            if self._digests[16 * entry - 16 : 16 * entry] == digest:
+                return self._values[entry - 1]
+            at = (at + 1) & last
+        self._digests += digest
+        self._values.append(value)
+        slots[at] = len(self._values)
+        if 2 * len(self._values) > len(slots):
+            self._grow()
+        return value
+
+    def _grow(self) -> None:
+        size = 2 * len(self._slots)
+        self._slots = slots = array("I", bytes(4 * size))
+        for entry in range(1, len(self._values) + 1):
+            at = int.from_bytes(self._digests[16 * entry - 16 : 16 * entry - 8], "little") & (size - 1)
+            while slots[at]:
+                at = (at + 1) & (size - 1)
+            slots[at] = entry
 
 
 class TextIndex:
@@ -44,18 +84,20 @@ class TextIndex:
 
         Raises:
             InputError: datasketch is not installed.
+            DiskError: the files cannot be created.
         """
         try:
             from datasketch import MinHash
         except ModuleNotFoundError as error:
             raise InputError(f"comparing texts needs the package '{error.name}': pip install 'chiron-med[data]'") from error
-        self._blank: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
-        self._numbers: dict[bytes, int] = {}
-        self._words: list[int] = []
-        self._ends: list[int] = [0]
+        self._sketch: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
+        self._numbers = TextNumbers()
+        self._words = array("I")
+        self._ends = array("q", [0])
         self._read: NDArray[np.uint32] | None = None
-        self._bands = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - lives as long as the index; anonymous, so nothing is left behind
-        self._shingles = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - as above
+        self._bands, self._shingles = SpoolFile(spool), SpoolFile(spool)
+        self._signatures: list[NDArray[Any]] = []
+        """MinHash values of texts whose bands are not written yet."""
 
     def __len__(self) -> int:
         """Return the number of distinct texts."""
@@ -68,24 +110,29 @@ class TextIndex:
             DiskError: the disk is full.
         """
         plain = normalize_words(text)
-        digest = _digest(plain)
-        known = self._numbers.get(digest)
-        if known is not None:
-            return known
+        number = self._numbers.setdefault(plain, len(self))
+        if number < len(self):
+            return number
         words = plain.split()
         shingles = _shingles(words)
-        sketch = self._blank.copy()
-        sketch.update_batch(shingles.tolist())
-        values = np.asarray(sketch.hashvalues, np.uint64).reshape(_BANDS, _ROWS)
-        try:
-            self._bands.write(_mixed(values).tobytes())
-            self._shingles.write(shingles.tobytes())
-        except OSError as error:
-            raise DiskError(f"signatures of texts cannot be kept ({error.strerror}): free space on the disk and run it again") from error
-        number = self._numbers[digest] = len(self._words)
+        self._sketch.clear()
+        self._sketch.update_batch(shingles.tolist())
+        self._signatures.append(self._sketch.hashvalues)
+        if len(self._signatures) == _TOGETHER:
+            self._write_bands()
+        self._shingles.append(shingles.tobytes())
         self._words.append(len(words))
         self._ends.append(self._ends[-1] + len(shingles))
         return number
+
+    def _write_bands(self) -> None:
+        if self._signatures:
+            self._bands.append(_mixed(np.stack(self._signatures).astype(np.uint64).reshape(-1, _BANDS, _ROWS)).tobytes())
+            self._signatures = []
+
+    def _all_bands(self) -> NDArray[np.uint64]:
+        self._write_bands()
+        return self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
 
     def words(self, number: int) -> int:
         """Return the number of words in a text."""
@@ -107,7 +154,7 @@ class TextIndex:
         one, other = np.unique(np.fromiter(ours, np.int64)), np.unique(np.fromiter(theirs, np.int64))
         if not len(one) or not len(other):
             return
-        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
+        bands = self._all_bands()
         for band in range(_BANDS):
             for a, b in _across(bands[one, band], bands[other, band]):
                 left, right = one[a], other[b]
@@ -131,7 +178,7 @@ class TextIndex:
         numbers = np.arange(len(self)) if among is None else np.unique(np.fromiter(among, np.int64))
         if len(numbers) < 2:
             return
-        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
+        bands = self._all_bands()
         families = UnionFind(len(numbers))
         # First compare a few neighbors: this unites most of a large group and leaves few comparisons for the full pass.
         for most, band in product((_FIRST, len(numbers)), range(_BANDS)):
@@ -170,9 +217,9 @@ class TextIndex:
         return self._read
 
     @staticmethod
-    def _mapped(file: Any, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        file.flush()
-        return np.memmap(file, dtype=kind, mode="r", shape=shape)
+    def _mapped(spool: SpoolFile, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        spool.flush()
+        return np.memmap(spool.file, dtype=kind, mode="r", shape=shape)
 
 
 def _across(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -225,12 +272,6 @@ def _plain(value: int) -> int:
     return value
 
 
-def _digest(plain: str) -> bytes:
-    import hashlib
-
-    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def _shingles(words: list[str]) -> NDArray[np.uint32]:
     """Return the sorted, distinct 32-bit hashes of a text's shingles. A text shorter than a shingle counts as one."""
     hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
@@ -250,9 +291,9 @@ def _word_hash(word: str) -> int:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a key per band, ``(bands,)`` from ``(bands, rows)``: a polynomial modulo 2**64, as unsigned integers wrap."""
-    keys = np.zeros(len(values), np.uint64)
-    for column in values.T:
-        keys = keys * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1)
+    """Return a key per band, ``(texts, bands)`` from ``(texts, bands, rows)``: a polynomial modulo 2**64, as unsigned integers wrap."""
+    keys = np.zeros(values.shape[:-1], np.uint64)
+    for row in range(values.shape[-1]):
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + values[..., row] + np.uint64(1)
         keys ^= keys >> np.uint64(29)
     return keys
