@@ -49,56 +49,6 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
         raise unwritten(path, error) from error
 
 
-class SpoolFile:
-    """Anonymous temporary file for data that would not fit into memory. Nothing is left of it, even if the process is killed."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        """Create the file in ``folder``; by default in the system's temporary folder.
-
-        Raises:
-            DiskError: it cannot be created.
-        """
-        self._folder = folder or Path(tempfile.gettempdir())
-        try:
-            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by ``close``
-        except OSError as error:
-            raise unwritten(self._folder, error) from error
-        self.size = 0
-        """Number of bytes appended."""
-        self._flushed = 0
-
-    def append(self, data: bytes) -> None:
-        """Append to the file.
-
-        Raises:
-            DiskError: the disk is full.
-        """
-        try:
-            self.file.write(data)
-        except OSError as error:
-            raise unwritten(self._folder, error) from error
-        self.size += len(data)
-
-    def flush(self) -> None:
-        """Make everything readable for maps of the file. Raises as :meth:`append`."""
-        if self._flushed < self.size:
-            try:
-                self.file.flush()
-            except OSError as error:
-                raise unwritten(self._folder, error) from error
-            self._flushed = self.size
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Read ``size`` bytes from ``offset``. Raises as :meth:`append`."""
-        self.flush()
-        return os.pread(self.file.fileno(), size, offset)
-
-    def close(self) -> None:
-        """Close and delete the file, without an error if its last bytes do not fit on the disk."""
-        with suppress(OSError):
-            self.file.close()
-
-
 def sync(path: Path) -> None:
     """Flush a file, or a folder's list of its files, to disk.
 

@@ -3,7 +3,6 @@
 Signatures and shingles are memory-mapped from anonymous temporary files, so about fifty bytes per text stay in memory.
 """
 
-import hashlib
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chiron.dedup.image_hash import UnionFind
+from chiron.dedup.millions import SpoolFile, TextNumbers
 from chiron.errors import InputError
-from chiron.io import SpoolFile
 from chiron.text import normalize_words
 
 SHINGLE: Final = 3
@@ -35,42 +34,6 @@ _PAIRS: Final = 1 << 14
 """Maximum number of pairs compared at once."""
 _TOGETHER: Final = 256
 """Texts whose bands are computed at once."""
-
-
-class TextNumbers:
-    """Map from texts to integers that holds a 128-bit digest of each text: about 40 bytes a text, where a dictionary needs 200."""
-
-    def __init__(self) -> None:
-        """Create an empty map."""
-        self._digests = bytearray()
-        self._values = array("q")
-        self._slots = array("I", bytes(4 * 1024))
-        """Hash table with linear probing: index of a digest plus 1, or 0. At most half full."""
-
-    def setdefault(self, text: str, value: int) -> int:
-        """Return the value of a text; ``value`` becomes its value if it has none."""
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        slots, last = self._slots, len(self._slots) - 1
-        at = int.from_bytes(digest[:8], "little") & last
-        while entry := slots[at]:
-            if self._digests[16 * entry - 16 : 16 * entry] == digest:
-                return self._values[entry - 1]
-            at = (at + 1) & last
-        self._digests += digest
-        self._values.append(value)
-        slots[at] = len(self._values)
-        if 2 * len(self._values) > len(slots):
-            self._grow()
-        return value
-
-    def _grow(self) -> None:
-        size = 2 * len(self._slots)
-        self._slots = slots = array("I", bytes(4 * size))
-        for entry in range(1, len(self._values) + 1):
-            at = int.from_bytes(self._digests[16 * entry - 16 : 16 * entry - 8], "little") & (size - 1)
-            while slots[at]:
-                at = (at + 1) & (size - 1)
-            slots[at] = entry
 
 
 class TextIndex:

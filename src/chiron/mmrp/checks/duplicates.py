@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from chiron.dedup.near_texts import JACCARD, TextNumbers
+from chiron.dedup.millions import TextNumbers
+from chiron.dedup.near_texts import JACCARD
 from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
 from chiron.mmrp.row import SIGNALS
