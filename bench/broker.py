@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -265,13 +265,13 @@ def cluster() -> Iterator[None]:
 
 def main() -> None:
     """Measure both brokers."""
-    kinds = {"Ray actor": RayWorkers, "file (Slurm)": FileWorkers}
+    kinds: dict[str, Callable[[Path, float, int], Workers]] = {"Ray actor": RayWorkers, "file (Slurm)": FileWorkers}
     with cluster(), tempfile.TemporaryDirectory() as name:
         heading(f"brokers of budgets: leases a second; load {os.getloadavg()[0]:.1f}")
         rows: list[list[object]] = []
         for title, kind in kinds.items():
             for number in WORKERS:
-                folder = Path(name) / f"{kind.__name__}-{number}"
+                folder = Path(name) / f"{title}, {number}"
                 folder.mkdir()
                 holders = [f"run-{part}-0" for part in range(number)]
                 workers: Workers = kind(folder, 1e12, number)
@@ -286,7 +286,7 @@ def main() -> None:
         heading(f"{KILLS} times kill -9 of one of four workers, {AT_ONCE} calls in flight each, copies every {COPY_EVERY:g} s")
         rows = []
         for title, kind in kinds.items():
-            folder = Path(name) / f"{kind.__name__}-kills"
+            folder = Path(name) / f"{title}, kills"
             folder.mkdir()
             rows.append([title, *killed(kind(folder, TOTAL, 4), folder)])
         table(

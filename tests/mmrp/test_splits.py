@@ -230,8 +230,8 @@ def in_memory(rows: Sequence[MmrpRow], links: Sequence[tuple[int, int]], seed: i
         number = int.from_bytes(hashlib.blake2b(f"{seed}\0{patient}".encode(), digest_size=16).digest()[:8], "big") / 2**64
         split[position] = "train" if number < RATIOS[0] else "validation" if number < RATIOS[0] + RATIOS[1] else "test"
         names[position] = hashlib.blake2b(case.encode(), digest_size=16).hexdigest()[:12]
-    first = {family: min(SPLITS.index(split[n]) for n in split if families[n] == family) for family in families}  # type: ignore[call-overload]
-    left_out = {n for n in split if SPLITS.index(split[n]) != first[families[n]]}  # type: ignore[call-overload]
+    first = {family: min(SPLITS.index(split[n]) for n in split if families[n] == family) for family in families}
+    left_out = {n for n in split if SPLITS.index(split[n]) != first[families[n]]}
     return {n: side for n, side in split.items() if n not in left_out}, names, left_out
 
 
