@@ -271,7 +271,7 @@ def main() -> None:
         rows: list[list[object]] = []
         for title, kind in kinds.items():
             for number in WORKERS:
-                folder = Path(name) / f"{title}, {number}"
+                folder = Path(name) / f"rate-{len(rows)}"
                 folder.mkdir()
                 holders = [f"run-{part}-0" for part in range(number)]
                 workers: Workers = kind(folder, 1e12, number)
@@ -286,7 +286,7 @@ def main() -> None:
         heading(f"{KILLS} times kill -9 of one of four workers, {AT_ONCE} calls in flight each, copies every {COPY_EVERY:g} s")
         rows = []
         for title, kind in kinds.items():
-            folder = Path(name) / f"{title}, kills"
+            folder = Path(name) / f"kills-{len(rows)}"
             folder.mkdir()
             rows.append([title, *killed(kind(folder, TOTAL, 4), folder)])
         table(
