@@ -1,4 +1,4 @@
-"""The brokers of budgets, a Ray actor and a file: leases a second, and what is spent if workers are killed. Needs the extra ``ray``.
+"""The brokers of budgets, a Ray actor and a file: leases a second, and what is spent if workers are killed. The actor needs the extra ``ray``.
 
 ``python -m bench broker``. Every worker asks for one lease after the other, as in a run. The part of a killed worker is continued from the
 newest copy of its ledger. What was billed is what the workers wrote down as they sent each call, also those that no ledger has.
@@ -13,7 +13,8 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -266,7 +267,10 @@ def cluster() -> Iterator[None]:
 def main() -> None:
     """Measure both brokers."""
     kinds: dict[str, Callable[[Path, float, int], Workers]] = {"Ray actor": RayWorkers, "file (Slurm)": FileWorkers}
-    with cluster(), tempfile.TemporaryDirectory() as name:
+    if find_spec("ray") is None:
+        print("Ray is not installed (extra 'ray'): only the file is measured")
+        del kinds["Ray actor"]
+    with cluster() if "Ray actor" in kinds else nullcontext(), tempfile.TemporaryDirectory() as name:
         heading(f"brokers of budgets: leases a second; load {os.getloadavg()[0]:.1f}")
         rows: list[list[object]] = []
         for title, kind in kinds.items():
