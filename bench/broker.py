@@ -1,4 +1,4 @@
-"""The brokers of budgets, a Ray actor and a file: leases a second, and what is spent if workers are killed. The actor needs the extra ``ray``.
+"""The brokers of budgets, a Ray actor (extra ``ray``) and a file: leases a second, and what is spent if workers are killed.
 
 ``python -m bench broker``. Every worker asks for one lease after the other, as in a run. The part of a killed worker is continued from the
 newest copy of its ledger. What was billed is what the workers wrote down as they sent each call, also those that no ledger has.
