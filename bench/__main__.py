@@ -5,6 +5,7 @@ import sys
 from bench import (
     answer_parsing,
     batch,
+    broker,
     build,
     clients,
     cost_of_a_call,
@@ -28,6 +29,7 @@ ALL = {
     "kills": kills,
     "evaluation": evaluation,
     "suites": suites,
+    "broker": broker,
     "build": build,
     "faults": faults,
     "train_throughput": train_throughput,

@@ -2,9 +2,13 @@
 
 ``python -m bench.build [CASES]``: 60,000 cases by default, a third of them with a chain of thought and a third with a question, and one
 in fifty of them a copy of another under another name and in another format.
+
+``python -m bench.build text ROWS``: a release of so many rows without images, compared with questions of an invented benchmark. Each phase
+is printed when it ends.
 """
 
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
@@ -19,6 +23,7 @@ from PIL import Image
 
 from bench.planted import measure
 from bench.table import heading, table
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.mmrp.alignment import build_alignment
 from chiron.mmrp.release import ReleaseOptions, release
 from chiron.mmrp.row import MmrpRow
@@ -30,6 +35,8 @@ _COPIES = 50
 """One case in as many is a copy."""
 _MODALITIES = ("CT", "MRI", "X-ray", "Ultrasound", "Mammography", "PET")
 _SYSTEMS = ("chest", "abdomen", "musculoskeletal", "neurological", "breast")
+_ROW_WORDS, _ITEMS = 60, 1_000
+"""Words of a row without images; questions of the invented benchmark, one in fifty of which a row asks too."""
 _WORDS = tuple(
     f"{a}{b}{c}" for a in ("ba", "co", "du", "fe", "gi", "ho", "ju", "ke", "li", "mo") for b in "aeiou" for c in ("n", "r", "s", "x")
 )
@@ -57,6 +64,60 @@ def main(cases: int = CASES, align: Align | None = None) -> None:
     print(f"\n{rows:,} rows; peak resident memory {peak / 2**20:,.0f} MiB")
     heading("build: 1,000 planted cases")
     table(["check", "planted", "found", "of them right", "precision", "recall"], measure())
+
+
+def text(rows: int) -> None:
+    """Release rows without images, and print seconds and memory by phase."""
+    heading(f"build: {rows:,} synthetic rows without images, one in {_COPIES} nearly a copy")
+    with tempfile.TemporaryDirectory(prefix="bench-build-") as folder:
+        _apart(_write_text_rows, rows, Path(folder) / "part")
+        _apart(_release_text, Path(folder), rows)
+
+
+def _write_text_rows(rows: int, part: Path) -> None:
+    part.mkdir()
+    write_lines(part / "rows.jsonl", (_text_row(number).to_record() for number in range(rows)))
+
+
+def _text_row(number: int) -> MmrpRow:
+    copy = number % _COPIES == _COPIES - 1
+    random = np.random.default_rng(number - 7 if copy else number)
+    words = [_WORDS[at] for at in random.integers(0, len(_WORDS), _ROW_WORDS)]
+    question, answer = f"What of {' '.join(words[:12])} is meant?", f"{' '.join(words[12:15])} q{number}"
+    reasoning = f"### Step 1: {' '.join(words[15:35])}\n### Step 2: {' '.join(words[35:])}\n### The final answer is: {answer}"
+    return MmrpRow(
+        id=f"text:{number}",
+        part="text",
+        case_id=str(number),
+        patient=f"p{number // 2}",
+        images=(),
+        turns=(Turn("user", question), Turn("assistant", reasoning)),
+        question=question,
+        answer=answer,
+        reasoning=reasoning,
+        modalities=(_MODALITIES[number % len(_MODALITIES)],),
+        body_system=_SYSTEMS[number % len(_SYSTEMS)],
+        licence="cc-by-4.0",
+    )
+
+
+def _release_text(work: Path, rows: int) -> None:
+    began, phase, busy = time.perf_counter(), "", time.process_time()
+
+    def watch(name: str) -> None:
+        nonlocal began, phase, busy
+        took, worked = time.perf_counter() - began, time.process_time() - busy
+        if phase:
+            memory = f"peak memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB"
+            load = f"load {os.getloadavg()[0]:.1f}"
+            print(f"{phase}: {took:,.1f} s, {rows / took:,.0f} rows a second; {worked:,.1f} s of CPU; {memory}; {load}", flush=True)
+        began, phase, busy = time.perf_counter(), name, time.process_time()
+
+    questions = (_text_row(number if number % _COPIES == 0 else rows + number).question for number in range(_ITEMS))
+    items = [BenchmarkItem("invented", str(number), question) for number, question in enumerate(questions)]
+    limits = dict.fromkeys(ReleaseOptions().limits, 1.0)
+    made = release([work / "part"], work / "release", options=ReleaseOptions(limits=limits), benchmark_items=items, watch=watch)
+    print(f"{sum(made.rows.values()):,} rows released, left out: {dict(made.left_out)}")
 
 
 def stand_in(cases: int, images: Path) -> Iterator[MmrpRow]:
@@ -160,4 +221,7 @@ def _draw(random: np.random.Generator, path: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else CASES)
+    if sys.argv[1:2] == ["text"]:
+        text(int(sys.argv[2]))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else CASES)

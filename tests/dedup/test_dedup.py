@@ -11,6 +11,7 @@ from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.dedup.image_hash import UnionFind, alike, near_matches, near_pairs, print_image, print_images
+from chiron.dedup.millions import TextNumbers
 from chiron.dedup.near_texts import TextIndex
 from chiron.text import normalize_words
 from tests.mmrp.making import draw_image, picture
@@ -134,6 +135,13 @@ def test_layout_case_and_marks_do_not_make_another_text(text: str) -> None:
     assert index.add(text) == index.add(f"  {text}\n ... ") == 0
     assert normalize_words(normalize_words(text)) == normalize_words(text)
     index.close()
+
+
+@given(st.lists(st.text("ab\ud800", max_size=4)), st.integers(600, 2000))
+def test_numbers_of_texts_are_those_of_a_dictionary(texts: list[str], more: int) -> None:
+    numbers, known = TextNumbers(), dict[str, int]()
+    for value, text in enumerate([*texts, *map(str, range(more)), *texts]):
+        assert numbers.setdefault(text, value) == known.setdefault(text, value)
 
 
 def shingles(text: str) -> set[str]:

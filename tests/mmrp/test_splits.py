@@ -1,5 +1,11 @@
-"""What hangs together is never divided, and stays where it is."""
+"""What hangs together is never divided, and stays where it is; with millions of rows too."""
 
+import hashlib
+import json
+import resource
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -10,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chiron.dedup.near_texts import JACCARD
-from chiron.errors import InputError
+from chiron.errors import DiskError, InputError
+from chiron.mmrp.checking import check_rows
 from chiron.mmrp.dataset_index import DatasetIndex, sources_of
 from chiron.mmrp.row import MmrpRow
-from chiron.mmrp.splits import SPLITS, Split, capped, cells, curriculum_key, read_ratios, split_rows, weights
+from chiron.mmrp.splits import RATIOS, SPLITS, Split, capped, cells, curriculum_key, read_ratios, split_rows, weights
 from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import a_row, a_text_row, draw_image, write_part
 
@@ -187,7 +194,7 @@ def test_balance_by_weight_and_by_cap(tmp_path: Path) -> None:
     rows = [a_text_row(str(n), modalities=("CT",) if n < 90 else ("MRI",)) for n in range(100)]
     rows += [replace(rows[0], id="text:both", modalities=("CT", "MRI"))]
     with survey_of(tmp_path, rows) as survey:
-        entries = survey.entries
+        entries = list(survey.entries)
     drawn = weights(entries)
     assert sum(drawn) / len(drawn) == pytest.approx(1)
     assert drawn[0] < drawn[95] == pytest.approx(drawn[100])
@@ -203,3 +210,99 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> Non
         write_part(tmp_path, [a_text_row("something else"), a_text_row("2")])
         with pytest.raises(InputError, match="changed while it was read"):
             list(survey.records([0, 1]))
+
+
+def in_memory(rows: Sequence[MmrpRow], links: Sequence[tuple[int, int]], seed: int) -> tuple[dict[int, str], dict[int, str], set[int]]:
+    """Split, group and rows that are left out, by position, with everything in dictionaries. ``links``: rows with nearly the same words."""
+    group_of = list(range(len(rows)))
+    tied = [
+        (a, b) for a, b in combinations(range(len(rows)), 2) if rows[a].patient == rows[b].patient or rows[a].case_id == rows[b].case_id
+    ]
+    families = list(range(len(rows)))
+    for labels, pairs in ((group_of, tied), (families, links)):
+        for a, b in pairs:
+            old, new = max(labels[a], labels[b]), min(labels[a], labels[b])
+            labels[:] = [new if label == old else label for label in labels]
+    split, names = dict[int, str](), dict[int, str]()
+    for position, group in enumerate(group_of):
+        members = [row for row, other in zip(rows, group_of, strict=True) if other == group]
+        patient, case = min(row.patient for row in members), min(row.case_id for row in members)
+        number = int.from_bytes(hashlib.blake2b(f"{seed}\0{patient}".encode(), digest_size=16).digest()[:8], "big") / 2**64
+        split[position] = "train" if number < RATIOS[0] else "validation" if number < RATIOS[0] + RATIOS[1] else "test"
+        names[position] = hashlib.blake2b(case.encode(), digest_size=16).hexdigest()[:12]
+    first = {family: min(SPLITS.index(split[n]) for n in split if families[n] == family) for family in families}
+    left_out = {n for n in split if SPLITS.index(split[n]) != first[families[n]]}
+    return {n: side for n, side in split.items() if n not in left_out}, names, left_out
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*(st.integers(0, 12) for _ in range(3)), st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=20),
+    seed=st.integers(0, 1000),
+)
+def test_findings_and_splits_are_those_of_a_computation_in_memory(
+    rows: list[tuple[int, int, int, int, int]], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = []
+    for name, case, patient, family, changed in rows:
+        words = " ".join([*(f"f{family}w{n}" for n in range(80)), f"changed{changed}"])
+        made.append(a_text_row(str(name), case_id=f"c{case}", patient=f"p{patient}", turns=(Turn("user", words), Turn("assistant", "B"))))
+    ids, said = [row.id for row in made], [row.turns[0].text for row in made]
+    repeated = {n for n in range(len(made)) if ids[n] in ids[:n]}
+    contents = [n for n in range(len(made)) if n not in repeated]
+    same = {n: m for n in contents for m in reversed(contents) if m < n and said[m] == said[n]}
+    near = {
+        said.index(said[n])
+        for n in range(len(made))
+        if any(rows[m][3] == rows[n][3] and said[m] != said[n] for m in range(said.index(said[n])))
+    }
+    with check_rows(sources_of([write_part(tmp_path_factory.mktemp("part"), made)])) as (survey, report):
+        findings = [json.loads(line) for line in report.findings()]
+        division = split_rows(survey, range(len(made)), seed=seed)
+    assert [f["row"] for f in findings if f["detail"] == "an earlier row has the same id"] == [ids[n] for n in sorted(repeated)]
+    assert {(f["row"], f["detail"]) for f in findings if f["detail"].startswith("the same words")} == {
+        (ids[n], f"the same words and images as '{ids[m]}'") for n, m in same.items()
+    }
+    assert report.counts["near_duplicates"].rows == near
+    links = [(a, b) for a, b in combinations(range(len(made)), 2) if rows[a][3] == rows[b][3]]
+    assert (division.split, division.group, set(division.left_out)) == in_memory(made, links, seed)
+
+
+def test_memory_holds_little_of_a_row(tmp_path: Path) -> None:
+    def memory(count: int) -> int:
+        """Bytes that the index of so many rows holds after all checks of all rows."""
+        rows = list[MmrpRow]()
+        for n in range(count):
+            question = " ".join(f"w{at}" for at in np.random.default_rng(n).integers(0, 100, 30))  # the hashes of some words stay in memory
+            rows.append(a_text_row(f"row {n}", question=question, turns=(Turn("user", question), Turn("assistant", "B"))))
+        sources = sources_of([write_part(tmp_path / str(count), rows)])
+        del rows
+        tracemalloc.start()
+        try:
+            with check_rows(sources):
+                return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    memory(1)  # loads what is loaded once
+    assert (memory(1500) - memory(500)) / 1000 < 450
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(6, 500), (400, 20_000)])
+def test_a_disk_that_is_full_is_named_and_nothing_is_left_on_it(rows: int, size: int, tmp_path: Path) -> None:
+    part = write_part(tmp_path / "part", [a_text_row(str(n)) for n in range(rows)])
+    (tmp_path / "out").mkdir()
+    with files_of_at_most(size), pytest.raises(DiskError, match=r"out cannot be written \(.*: free space on its disk"):  # noqa: SIM117
+        with check_rows(sources_of([part]), spool=tmp_path / "out"):
+            pass
+    assert list((tmp_path / "out").iterdir()) == []

@@ -320,7 +320,11 @@ def check(
     with (
         benchmark_items(benchmark, benchmarks) as items,
         check_rows(
-            sources_of(parts, image_folders(parts, images or ())), limits=limits_of(limit or ()), benchmark_items=items, distance=distance
+            sources_of(parts, image_folders(parts, images or ())),
+            limits=limits_of(limit or ()),
+            benchmark_items=items,
+            distance=distance,
+            spool=folder,
         ) as (survey, report),
     ):
         page = write_results(folder, survey, report)

@@ -7,6 +7,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -201,6 +202,7 @@ class Reasoning:
     """``EMPTY_STEP`` and ``RESTARTED_NUMBERING`` were repaired. ``MISSING_FIRST_STEP``: dropped text may have been a step."""
 
 
+@lru_cache(maxsize=1)  # several checks in a row parse the reasoning of one row
 def parse_reasoning(text: str, *, after: int = 0) -> Reasoning:
     """Parse reasoning in the published format, or a similar one.
 

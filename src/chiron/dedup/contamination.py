@@ -19,6 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from chiron.cases.case import IMAGE_MARK
 from chiron.cases.choices import lettered
 from chiron.cases.images import ImageFolder
@@ -136,8 +138,8 @@ def _not_blank(prints: Sequence[ImagePrint | None], by_file: Mapping[str, Sequen
 
 def question_matches(index: TextIndex, theirs: Iterable[int], ours: Iterable[int]) -> Iterator[tuple[int, int, float]]:
     """Yield ``(their text, our text, Jaccard index)`` of every matching pair; the index is 1 only for equal texts."""
-    asked, known = set(theirs), set(ours)
-    yield from ((number, number, 1.0) for number in sorted(asked & known))
+    asked, known = (np.unique(np.fromiter(numbers, np.int64)) for numbers in (theirs, ours))
+    yield from ((number, number, 1.0) for number in np.intersect1d(asked, known, assume_unique=True).tolist())
     for their_text, our_text, jaccard in index.near(asked, known, jaccard=NEAR_QUESTION):
         # Texts with the same shingles in another order are not the same text.
         yield their_text, our_text, min(jaccard, 1 - 1e-6)

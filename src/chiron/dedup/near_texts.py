@@ -1,10 +1,10 @@
 """Find near-duplicate texts: MinHash bands propose pairs, the exact Jaccard index of their shingles decides.
 
-Signatures and shingles are memory-mapped from anonymous temporary files, so only a few hundred bytes per text stay in memory.
+Signatures and shingles are memory-mapped from anonymous temporary files, so about fifty bytes per text stay in memory.
 """
 
-import tempfile
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import product
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chiron.dedup.image_hash import UnionFind
-from chiron.errors import DiskError, InputError
+from chiron.dedup.millions import SpoolFile, TextNumbers
+from chiron.errors import InputError
 from chiron.extras import install_command
 from chiron.text import normalize_words
 
@@ -32,6 +33,8 @@ _FIRST: Final = 8
 """Neighbors within a bucket that :meth:`TextIndex.links` compares first, before all others."""
 _PAIRS: Final = 1 << 14
 """Maximum number of pairs compared at once."""
+_TOGETHER: Final = 256
+"""Texts whose bands are computed at once."""
 
 
 class TextIndex:
@@ -45,18 +48,20 @@ class TextIndex:
 
         Raises:
             InputError: datasketch is not installed.
+            DiskError: the files cannot be created.
         """
         try:
             from datasketch import MinHash
         except ModuleNotFoundError as error:
             raise InputError(f"comparing texts needs the package '{error.name}': {install_command('data')}") from error
-        self._blank: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
-        self._numbers: dict[bytes, int] = {}
-        self._words: list[int] = []
-        self._ends: list[int] = [0]
+        self._sketch: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
+        self._numbers = TextNumbers()
+        self._words = array("I")
+        self._ends = array("q", [0])
         self._read: NDArray[np.uint32] | None = None
-        self._bands = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - lives as long as the index; anonymous, so nothing is left behind
-        self._shingles = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - as above
+        self._bands, self._shingles = SpoolFile(spool), SpoolFile(spool)
+        self._signatures: list[NDArray[Any]] = []
+        """MinHash values of texts whose bands are not written yet."""
 
     def __len__(self) -> int:
         """Return the number of distinct texts."""
@@ -69,24 +74,29 @@ class TextIndex:
             DiskError: the disk is full.
         """
         plain = normalize_words(text)
-        digest = _digest(plain)
-        known = self._numbers.get(digest)
-        if known is not None:
-            return known
+        number = self._numbers.setdefault(plain, len(self))
+        if number < len(self):
+            return number
         words = plain.split()
         shingles = _shingles(words)
-        sketch = self._blank.copy()
-        sketch.update_batch(shingles.tolist())
-        values = np.asarray(sketch.hashvalues, np.uint64).reshape(_BANDS, _ROWS)
-        try:
-            self._bands.write(_mixed(values).tobytes())
-            self._shingles.write(shingles.tobytes())
-        except OSError as error:
-            raise DiskError(f"signatures of texts cannot be kept ({error.strerror}): free space on the disk and run it again") from error
-        number = self._numbers[digest] = len(self._words)
+        self._sketch.clear()
+        self._sketch.update_batch(shingles.tolist())
+        self._signatures.append(self._sketch.hashvalues)
+        if len(self._signatures) == _TOGETHER:
+            self._write_bands()
+        self._shingles.append(shingles.tobytes())
         self._words.append(len(words))
         self._ends.append(self._ends[-1] + len(shingles))
         return number
+
+    def _write_bands(self) -> None:
+        if self._signatures:
+            self._bands.append(_mixed(np.stack(self._signatures).astype(np.uint64).reshape(-1, _BANDS, _ROWS)).tobytes())
+            self._signatures = []
+
+    def _all_bands(self) -> NDArray[np.uint64]:
+        self._write_bands()
+        return self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
 
     def words(self, number: int) -> int:
         """Return the number of words in a text."""
@@ -108,7 +118,7 @@ class TextIndex:
         one, other = np.unique(np.fromiter(ours, np.int64)), np.unique(np.fromiter(theirs, np.int64))
         if not len(one) or not len(other):
             return
-        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
+        bands = self._all_bands()
         for band in range(_BANDS):
             for a, b in _across(bands[one, band], bands[other, band]):
                 left, right = one[a], other[b]
@@ -132,7 +142,7 @@ class TextIndex:
         numbers = np.arange(len(self)) if among is None else np.unique(np.fromiter(among, np.int64))
         if len(numbers) < 2:
             return
-        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
+        bands = self._all_bands()
         families = UnionFind(len(numbers))
         # First compare a few neighbors: this unites most of a large group and leaves few comparisons for the full pass.
         for most, band in product((_FIRST, len(numbers)), range(_BANDS)):
@@ -171,9 +181,9 @@ class TextIndex:
         return self._read
 
     @staticmethod
-    def _mapped(file: Any, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        file.flush()
-        return np.memmap(file, dtype=kind, mode="r", shape=shape)
+    def _mapped(spool: SpoolFile, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        spool.flush()
+        return np.memmap(spool.file, dtype=kind, mode="r", shape=shape)
 
 
 def _across(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -226,12 +236,6 @@ def _plain(value: int) -> int:
     return value
 
 
-def _digest(plain: str) -> bytes:
-    import hashlib
-
-    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def _shingles(words: list[str]) -> NDArray[np.uint32]:
     """Return the sorted, distinct 32-bit hashes of a text's shingles. A text shorter than a shingle counts as one."""
     hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
@@ -251,9 +255,9 @@ def _word_hash(word: str) -> int:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a key per band, ``(bands,)`` from ``(bands, rows)``: a polynomial modulo 2**64, as unsigned integers wrap."""
-    keys = np.zeros(len(values), np.uint64)
-    for column in values.T:
-        keys = keys * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1)
+    """Return a key per band, ``(texts, bands)`` from ``(texts, bands, rows)``: a polynomial modulo 2**64, as unsigned integers wrap."""
+    keys = np.zeros(values.shape[:-1], np.uint64)
+    for row in range(values.shape[-1]):
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + values[..., row] + np.uint64(1)
         keys ^= keys >> np.uint64(29)
     return keys

@@ -1,7 +1,6 @@
 """Run all checks of a dataset, and compare the number of findings with the limits."""
 
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,8 @@ from typing import Any, Final, NotRequired, TypedDict
 
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import DISTANCE
-from chiron.errors import DiskError, InputError
+from chiron.dedup.millions import SpoolFile
+from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.mmrp.checks.check import Finding, FindingRecord, checks, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
@@ -82,7 +82,7 @@ class CheckReport:
         """The first check that found an error, by row position."""
         self.compared: Counter[str] = Counter()
         """Number of questions the rows were compared with, by benchmark."""
-        self._file = tempfile.TemporaryFile("w+", dir=spool, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
+        self._file = SpoolFile(spool)
 
     def add(self, position: int, finding: Finding) -> None:
         """Add a finding for the row at a position.
@@ -97,18 +97,13 @@ class CheckReport:
         if finding.severity == "error":
             counts.errors.add(position)
             self.faulty.setdefault(position, finding.check)
-        try:
-            self._file.write(json.dumps(finding.to_record(), ensure_ascii=False) + "\n")
-        except OSError as problem:
-            raise DiskError(
-                f"findings cannot be stored ({problem.strerror}): free space on the disk and run the command again"
-            ) from problem
+        self._file.append((json.dumps(finding.to_record(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
     def findings(self) -> Iterator[str]:
         """Yield every finding as a line of JSON."""
         self._file.flush()
-        self._file.seek(0)
-        yield from self._file
+        self._file.file.seek(0)
+        yield from (line.decode() for line in self._file.file)
 
     def close(self) -> None:
         """Close the temporary file."""

@@ -1,17 +1,18 @@
 """Index of the rows of a dataset's parts: what checks, splits and exports need, built in one pass.
 
-Rows stay on disk. Memory holds about a hundred bytes per row, and a hash per image.
+Rows and their index entries are on disk. Memory holds about a hundred bytes per row, and a hash and a thumbnail per image.
 """
 
 import logging
+import marshal
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from sys import intern
-from typing import Any, cast
+from typing import Any, NamedTuple, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from chiron.cases.case import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.dedup.contamination import BenchmarkItem, wordings
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, alike, print_images
+from chiron.dedup.millions import SpoolFile
 from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
 from chiron.io import parse_json
@@ -29,6 +31,8 @@ from chiron.mmrp.row import ROWS, MmrpRow, Part, RowRecord, read_rows_with_offse
 _log = logging.getLogger(__name__)
 _AT_ONCE = 512
 """Number of rows read before their images are hashed: enough work for two threads."""
+_LENGTH, _USUAL = 4, 512
+"""Bytes of the length of an entry in its file, and bytes that are read at once: enough for most entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,8 @@ class PartSource:
         return self.directory / ROWS
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedRow:
-    """The data kept in memory for a row."""
+class IndexedRow(NamedTuple):
+    """What checks and splits need of a row."""
 
     id: str
     part: Part
@@ -69,8 +72,49 @@ class IndexedRow:
     """Byte offset of its line in the source's ``rows.jsonl``."""
 
 
+class IndexedRows(Sequence[IndexedRow]):
+    """Index entries, by position of their rows. They are read from a temporary file each time, so that memory holds 8 bytes per row."""
+
+    def __init__(self, spool: SpoolFile, offsets: "array[int]") -> None:
+        """``offsets``: where each entry starts in the file."""
+        self._spool, self._offsets = spool, offsets
+
+    def append(self, row: IndexedRow) -> None:
+        """Add the entry of the next row.
+
+        Raises:
+            DiskError: the disk is full.
+        """
+        self._offsets.append(self._spool.size)
+        data = marshal.dumps(tuple(row))
+        self._spool.append(len(data).to_bytes(_LENGTH, "little") + data)
+
+    def at(self, positions: Iterable[int]) -> Self:
+        """Return the entries at some positions."""
+        return type(self)(self._spool, array("q", (self._offsets[position] for position in positions)))
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, position: int) -> IndexedRow: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[IndexedRow]: ...
+    def __getitem__(self, position: int | slice) -> IndexedRow | Sequence[IndexedRow]:
+        """Read an entry, or several."""
+        if isinstance(position, slice):
+            return type(self)(self._spool, self._offsets[position])
+        offset = self._offsets[position]
+        data = self._spool.read(offset, _USUAL)
+        size = int.from_bytes(data[:_LENGTH], "little") + _LENGTH
+        if size > _USUAL:
+            data = self._spool.read(offset, size)
+        return IndexedRow._make(marshal.loads(data[_LENGTH:size]))  # noqa: S302 - from an anonymous file that only this process writes
+
+
 class DatasetIndex(AbstractContextManager["DatasetIndex"]):
-    """In-memory index of the rows of one or more parts."""
+    """Index of the rows of one or more parts."""
 
     def __init__(
         self,
@@ -96,7 +140,8 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         """
         self.sources = tuple(sources)
         self.benchmark_items = tuple(benchmark_items)
-        self.entries: list[IndexedRow] = []
+        self._spool = SpoolFile(spool)
+        self.entries = IndexedRows(self._spool, array("q"))
         self.prints: list[ImagePrint | None] = []
         """Perceptual hash of each image; ``None`` if it cannot be opened."""
         self.problems: dict[int, str] = {}
@@ -128,6 +173,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
 
     def close(self) -> None:
         """Close the temporary files."""
+        self._spool.close()
         self.texts.close()
         self.questions.close()
 
@@ -142,7 +188,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
 
         Rows with images are not linked by words: a hundred normal chests may have the same description.
         """
-        return list(self.texts.links({entry.text for entry in self.entries if not entry.images}))
+        return list(self.texts.links(entry.text for entry in self.entries if not entry.images))
 
     def records(self, positions: Sequence[int]) -> Iterator[tuple[int, RowRecord]]:
         """Read rows as JSON objects, with their positions, in the given order.
@@ -193,11 +239,11 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             images=tuple(self._known[root, name] for name in row.images),
             text=self.texts.add(_words(row)),
             questions=tuple(self.questions.add(text) for text in wordings(row.question)),
-            modalities=tuple(map(intern, row.modalities)),
-            body_system=None if row.body_system is None else intern(row.body_system),
+            modalities=row.modalities,
+            body_system=row.body_system,
             difficulty=row.difficulty,
             depth=row.depth,
-            licence=None if row.licence is None else intern(row.licence),
+            licence=row.licence,
             source=number,
             offset=offset,
         )

@@ -120,7 +120,7 @@ def release(
         watch("writing")
         counts = _write_rows(index, splits, chosen, folder)
         kept = [position for positions in chosen.values() for position in positions]
-        entries = [index.entries[position] for position in kept]
+        entries = index.entries.at(kept)
         released = ReleaseSummary(
             path=out,
             rows=counts.rows,
@@ -186,7 +186,7 @@ def _balanced(
     if options.balance is not None:
         for part in ALL_PARTS:
             positions = chosen[part, "train"]
-            stay = {positions[i] for i in capped([index.entries[p] for p in positions], options.balance, seed=options.seed)}
+            stay = {positions[i] for i in capped(index.entries.at(positions), options.balance, seed=options.seed)}
             left_out |= dict.fromkeys((p for p in positions if p not in stay), "over the cap of its cell")
             chosen[part, "train"] = [p for p in positions if p in stay]
     return chosen
@@ -200,7 +200,7 @@ def _write_rows(index: DatasetIndex, splits: Split, chosen: Mapping[tuple[Part, 
             if not positions:
                 continue
             shards = ParquetShards(folder / "data" / part, split, part)
-            balance = weights([index.entries[position] for position in positions])
+            balance = weights(index.entries.at(positions))
             for order, (position, record) in enumerate(index.records(positions)):
                 kept = [store.keep(image) for image in index.entries[position].images]
                 row = ReleasedRow(

@@ -10,14 +10,18 @@ rows, form a family; only its rows in the first split it occurs in (train, then 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
 from chiron.cases.summary import Coverage
 from chiron.dedup.image_hash import UnionFind
+from chiron.dedup.millions import TextNumbers
 from chiron.errors import InputError
 from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
 from chiron.mmrp.row import ALL_PARTS
@@ -71,34 +75,34 @@ def split_rows(
 
     Shares are met on average over groups; with large groups or few of them, they may be missed widely.
     """
-    group_of = _groups(index, positions)
-    patients: dict[int, str] = {}
-    cases: dict[int, str] = {}
-    sizes: dict[int, int] = {}
-    for position in positions:
-        group, entry = group_of[position], index.entries[position]
-        sizes[group] = sizes.get(group, 0) + 1
-        patients[group] = min(patients.get(group, entry.patient), entry.patient)
-        cases[group] = min(cases.get(group, entry.case_id), entry.case_id)
-    sides = {group: _side(_uniform(seed, patient), ratios) for group, patient in patients.items()}
-    split = {position: sides[group_of[position]] for position in positions}
-    names = {position: _hashed(cases[group_of[position]]).hex()[:12] for position in positions}
+    sides: dict[int, SplitName] = {}
+    names: dict[int, str] = {}
+    largest = 0
+    for group in _groups(index, positions):
+        entries = index.entries.at(group)
+        side = _side(_uniform(seed, min(entry.patient for entry in entries)), ratios)
+        sides |= dict.fromkeys(group, side)
+        names |= dict.fromkeys(group, _hashed(min(entry.case_id for entry in entries)).hex()[:12])
+        largest = max(largest, len(group))
+    split = {position: sides[position] for position in positions}
     left_out = _repeated_elsewhere(index, split)
     for position in left_out:
         del split[position]
-    return Split(split, names, left_out, max(sizes.values(), default=0))
+    return Split(split, names, left_out, largest)
 
 
-def _groups(index: DatasetIndex, positions: Sequence[int]) -> list[int]:
-    groups = UnionFind(len(index.entries))
-    first: dict[tuple[str, str | int], int] = {}
+def _groups(index: DatasetIndex, positions: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the positions of each group of related rows."""
+    groups, first = UnionFind(len(index.entries)), TextNumbers()
     for position in positions:
         entry = index.entries[position]
-        ties: list[tuple[str, str | int]] = [("patient", entry.patient), ("case", entry.case_id)]
-        ties += [("image", int(index.image_groups[image])) for image in entry.images]
+        ties = [f"patient {entry.patient}", f"case {entry.case_id}", *(f"image {index.image_groups[image]}" for image in entry.images)]
         for tie in ties:
             groups.unite(first.setdefault(tie, position), position)
-    return list(map(int, groups.labels()))
+    labels = groups.labels()[positions]
+    order = np.argsort(labels, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else ():
+        yield [positions[at] for at in group.tolist()]
 
 
 def _repeated_elsewhere(index: DatasetIndex, split: Mapping[int, SplitName]) -> dict[int, str]:
@@ -109,8 +113,7 @@ def _repeated_elsewhere(index: DatasetIndex, split: Mapping[int, SplitName]) -> 
     families = UnionFind(len(index.texts))
     for a, b, _ in index.text_links:
         families.unite(a, b)
-    family_of = families.labels().tolist()
-    worded = {position: family_of[index.entries[position].text] for position in split if not index.entries[position].images}
+    worded = _families_of_several(index, split, families.labels())
     stays: dict[int, int] = {}
     for position, family in worded.items():
         known = stays.setdefault(family, position)
@@ -121,6 +124,14 @@ def _repeated_elsewhere(index: DatasetIndex, split: Mapping[int, SplitName]) -> 
         for position, family in worded.items()
         if split[position] != split[stays[family]]
     }
+
+
+def _families_of_several(index: DatasetIndex, split: Iterable[int], family_of: NDArray[np.int64]) -> dict[int, int]:
+    """Return the families of rows without images, by position; without families of a single row."""
+    positions = np.fromiter((position for position in split if not index.entries[position].images), np.int64)
+    own = family_of[np.fromiter((entry.text for entry in index.entries.at(positions)), np.int64, len(positions))]
+    several = np.bincount(own, minlength=1)[own] > 1
+    return dict(zip(positions[several].tolist(), own[several].tolist(), strict=True))
 
 
 def _uniform(seed: int, patient: str) -> float:

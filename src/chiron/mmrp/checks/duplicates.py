@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from chiron.dedup.millions import TextNumbers
 from chiron.dedup.near_texts import JACCARD
 from chiron.mmrp.checks.check import Check, Finding
-from chiron.mmrp.dataset_index import DatasetIndex
+from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
 from chiron.mmrp.row import SIGNALS
 
 _MOST: Final = 50
@@ -15,14 +16,13 @@ _MOST: Final = 50
 
 def repeated(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """Yield repeated ids, and rows with identical words and images. The first row of each is kept."""
-    ids: dict[str, int] = {}
-    contents: dict[tuple[int, tuple[str, ...]], int] = {}
+    ids, contents = TextNumbers(), TextNumbers()
     for position, entry in enumerate(index.entries):
         first = ids.setdefault(entry.id, position)
         if first != position:
             yield position, Finding("duplicates", entry.id, "an earlier row has the same id")
             continue
-        first = contents.setdefault((entry.text, _files(index, position)), position)
+        first = contents.setdefault(" ".join((str(entry.text), *_files(index, entry))), position)
         if first != position:
             yield position, Finding("duplicates", entry.id, f"the same words and images as '{index.entries[first].id}'")
 
@@ -35,13 +35,14 @@ def nearly_repeated(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     without images, all but the first are reported, each as similar to another row of the family.
     """
     by_images: dict[tuple[str | int, ...], list[int]] = defaultdict(list)
+    linked = {text for a, b, _ in index.text_links for text in (a, b)}
     by_text: dict[int, int] = {}
     for position, entry in enumerate(index.entries):
         if entry.images:
             # A training signal contains the same cases as the other parts: compare its rows with one another only.
             part = entry.part if entry.part in SIGNALS else ""
             by_images[part, *sorted({int(index.image_groups[i]) for i in entry.images})].append(position)
-        else:
+        elif entry.text in linked:
             by_text.setdefault(entry.text, position)
     for group in by_images.values():
         for at, later in enumerate(group):
@@ -106,12 +107,13 @@ def _likeness(index: DatasetIndex, a: int, b: int) -> float:
 
 def _same(index: DatasetIndex, a: int, b: int) -> bool:
     """Whether two rows are equal in words and images; these are reported as exact duplicates."""
-    return index.entries[a].text == index.entries[b].text and _files(index, a) == _files(index, b)
+    one, other = index.entries[a], index.entries[b]
+    return one.text == other.text and _files(index, one) == _files(index, other)
 
 
-def _files(index: DatasetIndex, position: int) -> tuple[str, ...]:
+def _files(index: DatasetIndex, entry: IndexedRow) -> tuple[str, ...]:
     """Return the SHA-256 of a row's images; an image that cannot be opened is only equal to itself."""
-    return tuple(sorted(taken.sha256 if (taken := index.prints[i]) else f"?{i}" for i in index.entries[position].images))
+    return tuple(sorted(taken.sha256 if (taken := index.prints[i]) else f"?{i}" for i in entry.images))
 
 
 CHECKS = (

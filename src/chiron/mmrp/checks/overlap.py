@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+import numpy as np
+
 from chiron.dedup.contamination import CERTAIN_WORDS, COMMON_WORDS, BenchmarkItem, ImageIndex, question_matches
 from chiron.dedup.image_hash import ImagePrint, print_files
 from chiron.mmrp.checks.check import Check, Finding, Severity
@@ -38,19 +40,23 @@ def _shown(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
 
 
 def _asked(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for position, entry in enumerate(index.entries):
-        for text in entry.questions:
-            rows_of[text].append(position)
+    if not index.benchmark_items:
+        return
+    ours = np.fromiter((text for entry in index.entries for text in entry.questions), np.int64)
     item_of: dict[int, BenchmarkItem] = {}
     for item in index.benchmark_items:
         # A shorter question counts only together with its image, and that is found by the image.
         if item.words >= COMMON_WORDS:
             item_of |= {number: item for number in map(index.questions.add, item.texts) if number not in item_of}
+    matches = sorted(question_matches(index.questions, item_of, ours), key=lambda match: -match[2])
+    rows_of: dict[int, list[int]] = {our_text: [] for _, our_text, _ in matches}
+    for position, entry in enumerate(index.entries):
+        for text in rows_of.keys() & entry.questions:
+            rows_of[text].append(position)
     reported: set[int] = set()
-    for theirs, ours, jaccard in sorted(question_matches(index.questions, item_of, rows_of), key=lambda match: -match[2]):
-        item = item_of[theirs]
-        for position in rows_of[ours]:
+    for their_text, our_text, jaccard in matches:
+        item = item_of[their_text]
+        for position in rows_of[our_text]:
             if position not in reported:
                 reported.add(position)
                 detail = f"asks what {item.benchmark} item {item.id} asks ({jaccard:.2f})"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Final
 
 from chiron.conversation.reasoning import Defect, parse_reasoning
@@ -39,11 +39,11 @@ def _repetition(steps: tuple[str, ...]) -> str | None:
         long = min(len(words[i - 1]), len(words[j - 1])) >= _RUN
         if words[i - 1] == words[j - 1] or (long and len(a & b) >= _SAME * len(a | b)):
             return f"step {j} repeats step {i}"
-    runs = Counter(" ".join(step[at : at + _RUN]) for step in words for at in range(len(step) - _RUN + 1))
+    runs = Counter(chain.from_iterable(zip(*(step[at:] for at in range(_RUN)), strict=False) for step in words))
     if runs:
         run, times = runs.most_common(1)[0]
         if times >= _TIMES:
-            return f"'{run}' occurs {times} times"
+            return f"'{' '.join(run)}' occurs {times} times"
     return None
 
 
