@@ -7,9 +7,11 @@ A package registers an object in its ``pyproject.toml``::
 """
 
 import pkgutil
+import sys
 from collections.abc import Container, Iterator, Mapping
+from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from types import ModuleType
 from typing import TypeVar
 
@@ -31,7 +33,7 @@ def plugins(group: str, built_in: Container[str] = ()) -> Mapping[str, EntryPoin
         InputError: two packages use the same name, or one uses the name of a ``built_in`` object.
     """
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=group):
+    for entry in _entry_points(tuple(sys.path)).select(group=group):
         first = found.setdefault(entry.name, entry)
         if first.value != entry.value:
             both = f"{_package(first)}, {_package(entry)}"
@@ -39,6 +41,13 @@ def plugins(group: str, built_in: Container[str] = ()) -> Mapping[str, EntryPoin
         if entry.name in built_in:
             raise InputError(f"{_described(entry)} has the name of a built-in one: rename or uninstall it")
     return found
+
+
+@cache
+def _entry_points(path: tuple[str, ...]) -> EntryPoints:
+    """Read all entry points once per ``sys.path``: a command looks up ten groups, and each reading takes 10 ms of CPU."""
+    del path
+    return entry_points()
 
 
 def load(group: str, name: str, kind: type[T]) -> T:

@@ -4,12 +4,27 @@ import math
 import statistics
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from chiron.errors import InputError
+
+
+def need_scipy() -> None:
+    """Check that scipy is installed, without the 0.2 s of CPU that importing ``scipy.special`` takes.
+
+    Raises:
+        InputError: scipy is not installed.
+    """
+    try:
+        if find_spec("scipy.special") is not None:
+            return
+    except ModuleNotFoundError:
+        pass
+    raise InputError("intervals and tests need scipy, which is not installed: pip install 'chiron-med[eval]'")
 
 
 def scipy_special() -> Any:
@@ -198,9 +213,6 @@ class Share:
         """Lower and upper end, both in [0, 1]; (0, 1) if ``of`` is 0.
 
         Counts that are not whole are rounded outward. The lower end is that of the next lower count, the upper end that of the next higher.
-
-        Raises:
-            InputError: scipy is not installed.
         """
         of = round(self.of)
         if not of:
@@ -210,7 +222,7 @@ class Share:
 
 
 def _wilson(right: int, of: int, confidence: float) -> tuple[float, float]:
-    z = float(scipy_special().ndtri(0.5 + confidence / 2))
+    z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
     middle = (right + z * z / 2) / (of + z * z)
     half = z / (of + z * z) * math.sqrt(right * (of - right) / of + z * z / 4)
     # If none or all are right, that end is exact. Set it so that rounding cannot move it.
