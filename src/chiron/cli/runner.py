@@ -1,6 +1,7 @@
 """Run a job from the command line: progress display, signals, summary and exit code."""
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -60,6 +61,8 @@ def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
         async with watching(work, console):
             return await work.execute()
 
+    if not gc.get_freeze_count():
+        gc.freeze()  # what is loaded lives to the end, so the garbage collector need not look through it again and again
     try:
         return asyncio.run(watched())
     except asyncio.CancelledError:
