@@ -263,7 +263,7 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
 
 def test_without_scipy_nothing_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published.vqa_rad(tmp_path / "d")
-    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
     with Endpoint(answers) as endpoint:
         config = write(tmp_path, endpoint.base_url)
         with pytest.raises(InputError, match=r"need scipy .*chiron-med\[eval\]"):

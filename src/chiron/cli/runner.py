@@ -61,8 +61,7 @@ def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
         async with watching(work, console):
             return await work.execute()
 
-    if not gc.get_freeze_count():
-        gc.freeze()  # what is loaded lives to the end, so the garbage collector need not look through it again and again
+    _freeze_loaded()
     try:
         return asyncio.run(watched())
     except asyncio.CancelledError:
@@ -74,6 +73,12 @@ def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
             soft_wrap=True,
         )
         sys.exit(130)
+
+
+def _freeze_loaded() -> None:
+    """Exclude what is loaded from garbage collection, which would look through it again and again. Once, because garbage stays too."""
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 def conduct(run: "Run") -> "RunSummary":

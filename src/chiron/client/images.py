@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
 from PIL import Image
 
 from chiron.client.call import ImagePart
@@ -340,6 +339,8 @@ def stretched(image: Image.Image, center: float = 0.5, width: float = 1.0) -> Im
         center: middle of the range, as a share of the way from the darkest to the brightest pixel (0 to 255 with eight bits).
         width: width of the range, as a share as well.
     """
+    import numpy as np
+
     pixels = np.asarray(image)
     rows = max(1, _BAND // max(1, pixels.shape[1]))
     bands = [slice(first, first + rows) for first in range(0, len(pixels), rows)]

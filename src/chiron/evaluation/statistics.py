@@ -8,8 +8,6 @@ from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from chiron.errors import InputError
 
 
@@ -19,12 +17,8 @@ def need_scipy() -> None:
     Raises:
         InputError: scipy is not installed.
     """
-    try:
-        if find_spec("scipy.special") is not None:
-            return
-    except ModuleNotFoundError:
-        pass
-    raise InputError("intervals and tests need scipy, which is not installed: pip install 'chiron-med[eval]'")
+    if find_spec("scipy") is None:
+        raise InputError("intervals and tests need scipy, which is not installed: pip install 'chiron-med[eval]'")
 
 
 def scipy_special() -> Any:
@@ -100,6 +94,8 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confi
         ValueError: nothing is given, or the number of groups is not the number of values.
         InputError: scipy is not installed.
     """
+    import numpy as np
+
     if len(values) != len(groups) or not values:
         raise ValueError(f"{len(values)} values of {len(groups)} groups: give at least one value, and one group per value")
     numbers: dict[Hashable, int] = {}
@@ -296,6 +292,8 @@ def cluster_sign_flip(differences: Sequence[int], groups: Sequence[Hashable]) ->
     Raises:
         ValueError: the number of groups is not the number of differences.
     """
+    import numpy as np
+
     sums: dict[Hashable, int] = {}
     for difference, group in zip(differences, groups, strict=True):
         sums[group] = sums.get(group, 0) + difference
