@@ -75,15 +75,21 @@ class PictureStore:
     One case requests an image about ninety times.
     """
 
-    def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES) -> None:
-        """``held_bytes``: limit for encoded images that are held. ``cache_bytes``: limit for all other encoded images."""
+    def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES, checked_bytes: int = CHECKED_BYTES) -> None:
+        """Set the limits in bytes.
+
+        Args:
+            held_bytes: encoded images that are held.
+            cache_bytes: all other encoded images.
+            checked_bytes: files that were checked and not sent yet.
+        """
         self._paths: dict[str, Path] = {}
         self._held: dict[ImagePart, _Held] = {}
         self._held_now, self._held_bytes = 0, held_bytes
         self._cache: OrderedDict[ImagePart, bytes] = OrderedDict()
         self._cached, self._cache_bytes = 0, cache_bytes
         self._checked: OrderedDict[str, _CheckedFile] = OrderedDict()
-        self._checked_now = 0
+        self._checked_now, self._checked_bytes = 0, checked_bytes
         self._lock = Lock()
 
     @property
@@ -108,7 +114,7 @@ class PictureStore:
             self._forget(sha256)
             self._checked[sha256] = checked
             self._checked_now += len(data)
-            while self._checked_now > CHECKED_BYTES:
+            while self._checked_now > self._checked_bytes:
                 self._forget(next(iter(self._checked)))
 
     def _forget(self, sha256: str) -> None:
