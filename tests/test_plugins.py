@@ -59,3 +59,10 @@ def test_two_packages_with_the_same_plug_in_are_refused(tmp_path: Path, monkeypa
         install_plugin(tmp_path / package, monkeypatch, "WORD = 'hello'\n", {GROUP: {"same": f"{package}:WORD"}}, package=package)
     with pytest.raises(InputError, match="two packages provide the plug-in 'same'"):
         plugins(GROUP)
+
+
+@pytest.mark.usefixtures("outside")
+def test_the_entry_points_of_all_packages_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plugins(GROUP)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: pytest.fail("they were read again"))
+    assert set(plugins(GROUP)) == {"good", "number", "gone"}

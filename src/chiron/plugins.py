@@ -7,11 +7,13 @@ A package registers an object in its ``pyproject.toml``::
 """
 
 import pkgutil
+import sys
 from collections.abc import Container, Iterator, Mapping
+from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chiron.errors import InputError
 
@@ -31,7 +33,8 @@ def plugins(group: str, built_in: Container[str] = ()) -> Mapping[str, EntryPoin
         InputError: two packages use the same name, or one uses the name of a ``built_in`` object.
     """
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=group):
+    named: EntryPoints = _entry_points(tuple(sys.path)).select(group=group)
+    for entry in named:
         first = found.setdefault(entry.name, entry)
         if first.value != entry.value:
             both = f"{_package(first)}, {_package(entry)}"
@@ -39,6 +42,16 @@ def plugins(group: str, built_in: Container[str] = ()) -> Mapping[str, EntryPoin
         if entry.name in built_in:
             raise InputError(f"{_described(entry)} has the name of a built-in one: rename or uninstall it")
     return found
+
+
+@cache
+def _entry_points(path: tuple[str, ...]) -> Any:
+    """Read all entry points once per ``sys.path``: a command looks up ten groups, and each reading takes 10 ms of CPU.
+
+    Returns an object with ``select``; its class depends on Python's version.
+    """
+    del path
+    return entry_points()
 
 
 def load(group: str, name: str, kind: type[T]) -> T:

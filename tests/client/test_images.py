@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from chiron.cases.images import ImageFolder
 from chiron.client.call import ImagePart
 from chiron.client.failures import CallerFault
 from chiron.client.images import PictureStore, encode_data_url, upright_size
@@ -160,3 +161,43 @@ def test_where_one_image_fails_none_of_its_case_is_held(tmp_path: Path) -> None:
     with pytest.raises(CallerFault):
         store.hold([good, ImagePart("a" * 64, 64)])
     assert store.bytes_in_memory == 0
+
+
+def checked(store: PictureStore, path: Path, side: int = 1000) -> ImagePart:
+    image = ImageFolder(path.parent).check(path.name, store.keep)
+    store.add(image.sha256, image.path)
+    return ImagePart(image.sha256, side)
+
+
+def write_kind(folder: Path, kind: str) -> Path:
+    path = folder / ("a.jpg" if kind == "rotated" else "a.bmp" if kind == "another format" else "a.png")
+    image = Image.effect_noise((800, 500), 80)
+    if kind == "wide grays":
+        image = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20))
+    if kind == "rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(path, exif=exif)
+    else:
+        (image if kind in {"large", "wide grays"} else image.crop((0, 0, 40, 30))).save(path)
+    return path
+
+
+@pytest.mark.parametrize("side", [1000, 16])
+@pytest.mark.parametrize("kind", ["small", "large", "wide grays", "rotated", "another format"])
+def test_a_checked_file_is_sent_as_it_was_checked_without_reading_it_again(tmp_path: Path, kind: str, side: int) -> None:
+    store, path = PictureStore(), write_kind(tmp_path, kind)
+    picture = checked(store, path, side)
+    expected = encode_data_url(path, side)
+    path.unlink()
+    at_once = store.ready(picture)
+    assert at_once == (expected if (kind, side) == ("small", 1000) else None), "only a small file is encoded in the event loop"
+    assert store.data_url(picture) == expected
+
+
+def test_checked_files_stay_within_their_bounds_and_are_forgotten_once_they_are_encoded(tmp_path: Path) -> None:
+    store = PictureStore(checked_bytes=5000, cache_bytes=1)
+    pictures = [checked(store, write_png(tmp_path / f"{n}.png", seed=n)) for n in range(20)]
+    assert 2000 < store.bytes_in_memory <= 5000
+    assert all(store.data_url(p).startswith(b"data:image/png") for p in pictures), "those without room are read from disk"
+    assert store.bytes_in_memory < 2500

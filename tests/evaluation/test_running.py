@@ -1,6 +1,7 @@
 """An evaluation over real HTTP: N is kept, nothing is paid for twice, controls change what they say they change."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from chiron.evaluation.items import ItemResult, Verdict, read_results
 from chiron.evaluation.preparation import prepare_evaluation
 from chiron.providers.baselines.models import match
 from tests.evaluation import published
+from tests.support.cases import write_png
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint, Faults, completion
 from tests.support.simulation import prompt_of
@@ -263,7 +265,7 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
 
 def test_without_scipy_nothing_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published.vqa_rad(tmp_path / "d")
-    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
     with Endpoint(answers) as endpoint:
         config = write(tmp_path, endpoint.base_url)
         with pytest.raises(InputError, match=r"need scipy .*chiron-med\[eval\]"):
@@ -500,3 +502,53 @@ def test_a_control_that_changes_nothing_costs_nothing(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "changes nothing in vqa_rad" in " ".join(ended.stderr.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_an_image_is_read_once_and_sent_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.huatuo(tmp_path / "d", *({"image": [f"images/own-{n}.png"]} for n in range(5)))
+    files = [write_png(tmp_path / "d" / "images" / f"own-{n}.png", seed=n) for n in range(5)]
+    contents = {path.read_bytes() for path in files}
+    read: Counter[str] = Counter()
+    real = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read[path.name] += 1
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    with Endpoint(answers) as endpoint:
+        run(tmp_path, write(tmp_path, endpoint.base_url), benchmarks=("huatuo_omnimed",))
+        sent = {base64.b64decode(url.partition(",")[2]) for body in endpoint.seen.bodies for url in images_of(body)}
+    assert contents <= sent
+    assert [read[path.name] for path in files] == [1] * 5
+
+
+@pytest.mark.slow
+def test_a_command_imports_only_what_its_items_need(tmp_path: Path) -> None:
+    published.huatuo(tmp_path / "d")
+    heavy = {"numpy", "scipy", "torch", "transformers", "pandas", "datasets", "jinja2", "chiron.training.recipe", "chiron.phantom.world"}
+    code = f"""
+import sys
+from chiron.__main__ import main
+try:
+    main()
+finally:
+    print(sorted({heavy!r} & sys.modules.keys()))
+"""
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        more = (
+            "eval",
+            "--model",
+            "m",
+            "--benchmarks",
+            "huatuo_omnimed",
+            "--data",
+            tmp_path / "d",
+            "--run",
+            tmp_path / "r",
+            "--config",
+            config,
+        )
+        ended = subprocess.run([sys.executable, "-c", code, *map(str, more)], capture_output=True, text=True, env=environment(), check=True)
+    assert ended.stdout == "[]\n"

@@ -45,6 +45,8 @@ class Seen:
     most_in_flight: Counter[str] = field(default_factory=Counter)
     busy_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Total duration of requests in seconds, by model."""
+    span: float = 0.0
+    """Seconds between the first request and the last answer."""
 
     def stats(self) -> dict[str, Any]:
         """Return the record as JSON values, for another process."""
@@ -55,6 +57,7 @@ class Seen:
             "distinct": len(self.answered),
             "most_in_flight": dict(self.most_in_flight),
             "busy_seconds": dict(self.busy_seconds),
+            "span": self.span,
         }
 
 
@@ -144,7 +147,9 @@ class Endpoint:
             response = await self._respond(model, body, raw)
         finally:
             self.seen.in_flight[model] -= 1
-            self.seen.busy_seconds[model] += asyncio.get_running_loop().time() - began
+            ended = asyncio.get_running_loop().time()
+            self.seen.busy_seconds[model] += ended - began
+            self.seen.span = ended - self._began
         self.seen.statuses[response.status] += 1
         return response
 

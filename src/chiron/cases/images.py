@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,6 +21,8 @@ MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 Seen = TypeVar("Seen")
+Keep = Callable[[str, bytes, Image.Image], object]
+"""Receives the SHA-256 (hex), the bytes and the decoded pixels of a checked file, so that a call need not read the file again."""
 
 
 class ImageProblem(ValueError):
@@ -43,6 +45,12 @@ class ImageFile:
     """Pixels, as stored."""
 
 
+class CheckImage(Protocol):
+    """Find and check an image by its name, as :meth:`ImageFolder.check` does."""
+
+    def __call__(self, name: str, keep: Keep | None = None) -> ImageFile: ...
+
+
 class ImageFolder:
     """Image folder of a file of cases. Files outside it are not accessible."""
 
@@ -51,13 +59,13 @@ class ImageFolder:
         self.root = root
         self._fence = Path(os.path.realpath(root))
 
-    def check(self, name: str) -> ImageFile:
+    def check(self, name: str, keep: Keep | None = None) -> ImageFile:
         """Find, read and fully decode an image, so that a broken one fails here and not at the endpoint.
 
         Raises:
             ImageProblem: outside the folder, missing, empty, truncated, too large, or not an image.
         """
-        return self.look_at(name, lambda _: None)[0]
+        return self._look_at(name, keep if keep is not None else lambda *_: None)[0]
 
     def look_at(self, name: str, look: Callable[[Image.Image], Seen]) -> tuple[ImageFile, Seen]:
         """Do the same as :meth:`check` and return the result of ``look`` on the decoded image, so that it is decoded once.
@@ -67,10 +75,14 @@ class ImageFolder:
         Raises:
             ImageProblem: as in :meth:`check`.
         """
+        return self._look_at(name, lambda _sha256, _data, image: look(image))
+
+    def _look_at(self, name: str, look: Callable[[str, bytes, Image.Image], Seen]) -> tuple[ImageFile, Seen]:
         path = self._inside(name)
         data = _read(path, name)
-        width, height, seen = _decode(io.BytesIO(data), name, look)
-        return ImageFile(name, path, hashlib.sha256(data).hexdigest(), width, height), seen
+        sha256 = hashlib.sha256(data).hexdigest()
+        width, height, seen = _decode(io.BytesIO(data), name, lambda image: look(sha256, data, image))
+        return ImageFile(name, path, sha256, width, height), seen
 
     def _inside(self, name: str) -> Path:
         if "\x00" in name:

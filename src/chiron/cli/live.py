@@ -5,7 +5,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,7 +20,9 @@ from chiron.client.client import Count
 from chiron.jobs.job import AnyJob
 from chiron.terminal import printable
 from chiron.training.metrics import HeldOut, StepMetrics
-from chiron.training.packing import StagePlan
+
+if TYPE_CHECKING:
+    from chiron.training.packing import StagePlan
 
 _NARROW, _WIDE = 72, 100
 """Terminal widths in columns: below the first there is no room for a table, from the second on there is room for wide padding."""
@@ -137,7 +139,7 @@ def duration(seconds: float) -> str:
 class TrainingView:
     """Progress bars of a training run."""
 
-    def __init__(self, console: Console, plans: list[StagePlan]) -> None:
+    def __init__(self, console: Console, plans: "list[StagePlan]") -> None:
         """``plans``: the stages to train."""
         self._console = console
         self._bar = Progress(

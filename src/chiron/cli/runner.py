@@ -1,6 +1,7 @@
 """Run a job from the command line: progress display, signals, summary and exit code."""
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,11 +23,11 @@ from chiron.client.failures import ConfigurationError, RunStopped, Submitted, To
 from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
 from chiron.jobs.job import Job, JobSummary, Summary
-from chiron.mics.replay import ReplayForecast
-from chiron.mics.run import Run, RunSummary
-from chiron.mics.run_directory import PATHS, REJECTED, REPORT
-from chiron.reports.page import write_report
 from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from chiron.mics.replay import ReplayForecast
+    from chiron.mics.run import Run, RunSummary
 
 
 def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
@@ -60,6 +61,7 @@ def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
         async with watching(work, console):
             return await work.execute()
 
+    _freeze_loaded()
     try:
         return asyncio.run(watched())
     except asyncio.CancelledError:
@@ -73,14 +75,22 @@ def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
         sys.exit(130)
 
 
-def conduct(run: Run) -> RunSummary:
+def _freeze_loaded() -> None:
+    """Exclude what is loaded from garbage collection, which would look through it again and again. Once, because garbage stays too."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+
+
+def conduct(run: "Run") -> "RunSummary":
     """Run a search with a progress display, then write its report."""
+    from chiron.reports.page import write_report
+
     summary = run_with_ui(run)
     write_report(run.directory.path)
     return summary
 
 
-def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
+def finish(summary: "RunSummary", *, json_output: bool) -> NoReturn:
     """Print the summary of a search and exit with its exit code."""
     if is_submitted(summary) and not json_output:
         sys.exit(closing_code(summary))
@@ -172,8 +182,10 @@ def spent_in_words(spent_usd: float, possibly_spent_usd: float) -> str:
     return f"spent ${spent_usd:.4f}{possibly}"
 
 
-def show_summary(summary: RunSummary, console: Console) -> None:
+def show_summary(summary: "RunSummary", console: Console) -> None:
     """Print the summary of a search."""
+    from chiron.mics.run_directory import PATHS, REJECTED, REPORT
+
     mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
     unjudged = f" {summary.unjudged} unjudged," if summary.unjudged else ""
     console.print(
@@ -189,7 +201,7 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         console.print(f"{name:8}{escape(printable(summary.directory / file))}")
 
 
-def show_forecast(found: ReplayForecast, run: Path, policy: Sequence[str], *, json_output: bool) -> None:
+def show_forecast(found: "ReplayForecast", run: Path, policy: Sequence[str], *, json_output: bool) -> None:
     """Print the forecast of another policy as a table, or as JSON."""
     if json_output:
         print_json({"run": str(run), "policy": list(policy), "unknown_share": found.unknown_share, **asdict(found)})

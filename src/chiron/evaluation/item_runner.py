@@ -156,11 +156,11 @@ class ItemRunner:
         return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores, claims=claims)
 
     def _pictures(self, unit: Unit, item: Item) -> tuple[ImagePart, ...]:
-        shown = []
+        shown, blank = [], unit.control == Control.BLANK
         for name in item.images:
-            image = unit.benchmark.check(name)
+            image = unit.benchmark.check(name, None if blank else self.pictures.keep)
             sha256, path = image.sha256, image.path
-            if unit.control == Control.BLANK:
+            if blank:
                 sha256, path = _grey((image.width, image.height), self.blank, self.settings.image_side)
             self.pictures.add(sha256, path)
             shown.append(ImagePart(sha256, self.settings.image_side))

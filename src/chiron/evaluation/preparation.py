@@ -17,7 +17,7 @@ from chiron.evaluation.item_runner import AskSettings, ExtraScore, ItemRunner
 from chiron.evaluation.items import Item
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmark_of, protocol_of
-from chiron.evaluation.statistics import scipy_special
+from chiron.evaluation.statistics import need_scipy
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import units_in_flight
@@ -61,7 +61,7 @@ def prepare_evaluation(
     Raises:
         InputError: a name is unknown, or data, keys, prompts or scipy are missing.
     """
-    scipy_special()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
+    need_scipy()  # Check now: results.json may need scipy for its intervals, and no answer should be paid for without it.
     if not benchmarks:
         raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
     files = [Path(file) for file in benchmark_files]

@@ -20,7 +20,7 @@ from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.published import published, published_table
 from chiron.evaluation.read_runs import Arm, read_evaluations
 from chiron.evaluation.registry import benchmark_of, protocol_of, suite_of
-from chiron.evaluation.statistics import scipy_special
+from chiron.evaluation.statistics import need_scipy
 from chiron.evaluation.suites.suite import BERTSCORE, MICS, Suite
 from chiron.evaluation.tables.formats import Grid, html, latex, markdown, plain
 from chiron.evaluation.tables.suite import SuiteResults, suite_table
@@ -175,7 +175,7 @@ def prepare_suite(
     Raises:
         InputError: a name is unknown, or all data, a key, a prompt or scipy are missing.
     """
-    scipy_special()
+    need_scipy()
     files = [Path(file) for file in benchmark_files]
     folder, directory = Path(data) if data is not None else None, Path(run)
     known = {name: benchmark_of(name, files) for name in suite.benchmarks}

@@ -24,7 +24,6 @@ from chiron.client.failures import CallerFault, Transient, redactor
 from chiron.client.images import PictureStore
 from chiron.client.prompts import texts_between
 from chiron.errors import InputError
-from chiron.providers.local.checkpoint import FORMAT_FILE, read_format
 from chiron.providers.local.tiling import Tiling, tile_budget
 from chiron.providers.response_parsing import PROXY_REFUSES, Origin, classify_status, read_reply
 from chiron.providers.transport import (
@@ -71,6 +70,8 @@ def serving_note(config: OpenAIModel, listed: Mapping[str, Any]) -> str:
         config: the model's entry.
         listed: the model as listed by the endpoint; vLLM gives its folder in ``root``.
     """
+    from chiron.providers.local.checkpoint import FORMAT_FILE, read_format
+
     place = str(listed.get("root") or listed.get("id") or config.model)
     folder = Path(place)
     try:

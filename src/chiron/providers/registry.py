@@ -4,6 +4,7 @@ import io
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,25 @@ from chiron.client.call import MORE_SPACE, Call, ImagePart, Message, Provider, T
 from chiron.client.config import ProviderConfig
 from chiron.client.failures import CallFailed, one_line
 from chiron.client.images import PictureStore
-from chiron.client.provider import GROUP, BuildContext, Endpoint, Finding, ProviderType, load_provider
+from chiron.client.provider import BUILT_IN, GROUP, BuildContext, Endpoint, Finding, ProviderType, load_provider
 from chiron.errors import InputError
 from chiron.plugins import plugins
-from chiron.providers.baselines.provider import OfflineProvider
-from chiron.providers.local.provider import LocalProvider
-from chiron.providers.openai_provider import OpenAIProvider
 
-_BUILT_IN: Mapping[str, ProviderType[Any]] = {"openai": OpenAIProvider(), "offline": OfflineProvider(), "local": LocalProvider()}
+
+@cache
+def _built_in(name: str) -> ProviderType[Any]:
+    """Import a built-in provider. Only those of the configured models are, since the other two import numpy and more."""
+    if name == "openai":
+        from chiron.providers.openai_provider import OpenAIProvider
+
+        return OpenAIProvider()
+    if name == "offline":
+        from chiron.providers.baselines.provider import OfflineProvider
+
+        return OfflineProvider()
+    from chiron.providers.local.provider import LocalProvider
+
+    return LocalProvider()
 
 
 def provider_type(config: ProviderConfig) -> ProviderType[Any]:
@@ -31,8 +43,8 @@ def provider_type(config: ProviderConfig) -> ProviderType[Any]:
     Raises:
         InputError: another package provides it, and it cannot be loaded; or a package uses the name of a built-in provider.
     """
-    plugins(GROUP, _BUILT_IN)  # refuses a plug-in that a built-in provider would hide
-    return _BUILT_IN.get(config.provider) or load_provider(config.provider)
+    plugins(GROUP, BUILT_IN)  # refuses a plug-in that a built-in provider would hide
+    return _built_in(config.provider) if config.provider in BUILT_IN else load_provider(config.provider)
 
 
 def build_endpoint(name: str, config: ProviderConfig, *, pictures: PictureStore, answers: Callable[[], AnswerPool]) -> Endpoint:

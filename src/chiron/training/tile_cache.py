@@ -89,7 +89,7 @@ class TileCache:
         name = hashlib.sha256(json.dumps([pixels, grid, *_settings(self._layout, n_images)], sort_keys=True).encode()).hexdigest()
         return self._folder / name[:2] / f"{name}{_SUFFIX}"
 
-    def _read(self, path: Path) -> Tiles | None:
+    def _read(self, path: Path) -> "Tiles | None":
         try:
             content = path.read_bytes()
         except FileNotFoundError:

@@ -4,6 +4,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from chiron.conversation.markup import without_tokens
@@ -38,17 +39,19 @@ class Words:
     """One per word: 0 nothing, 1 a comma or bracket, 2 a colon, 3 the end of a sentence or line."""
 
 
+@lru_cache(maxsize=64)  # the rules look at the same parts of a reply in turn
 def words_of(text: str) -> Words:
     """Return the words, numbers and signs of ``text``. British spellings become American, accents are dropped, articles are kept."""
     text = _folded(text)
     words, gaps, end = list[str](), list[int](), 0
     for found in _WORD.finditer(text):
-        if found["sign"] and not _meant(found, text, words):
+        kind = found.lastgroup
+        if kind == "sign" and not _meant(found, text, words):
             continue
         between = text[end : found.start()]
         gap = 0 if between in _NONE else 3 if _STOP.search(between) else 2 if ":" in between else 1 if _PAUSE.search(between) else 0
         end = found.end()
-        for part in _parts(found):
+        for part in _amount(found) if kind == "unit" else (_american(found[0]),):
             words.append(part)
             gaps.append(gap)
             gap = 0
@@ -62,14 +65,15 @@ def _folded(text: str) -> str:
     return text.replace("n't", " not").replace("cannot", "can not")
 
 
-def _parts(found: re.Match[str]) -> tuple[str, ...]:
-    if number := found["number"]:
-        number = number.replace(",", "") if _THOUSANDS.fullmatch(number) else number
-        unit = found["unit"]
-        # 5mm is 5 mm, but 4C is one word.
-        return (number + unit,) if len(unit) == 1 and unit not in _UNIT_LETTERS else (number, *([unit] if unit else []))
-    word = found["word"] or found["cjk"]
-    return (word.replace("oe", "e").replace("ae", "e").replace("tumour", "tumor"),) if word else (found[0],)
+def _american(word: str) -> str:
+    return word.replace("oe", "e").replace("ae", "e").replace("tumour", "tumor")
+
+
+def _amount(found: re.Match[str]) -> tuple[str, ...]:
+    number, unit = found["number"], found["unit"]
+    number = number.replace(",", "") if _THOUSANDS.fullmatch(number) else number
+    # 5mm is 5 mm, but 4C is one word.
+    return (number + unit,) if len(unit) == 1 and unit not in _UNIT_LETTERS else (number, *([unit] if unit else []))
 
 
 def _meant(found: re.Match[str], text: str, before: list[str]) -> bool:
@@ -172,9 +176,16 @@ _SHAPES = str.maketrans({
 _LETTER_IN_CJK = re.compile(r"(?<=[\u3400-\u9fff])(?=[A-Z](?![A-Za-z0-9]))|(?<=(?<![A-Za-z0-9])[A-Z])(?=[\u3400-\u9fff])")
 
 
+# Without any of these there is nothing to remove, as in most options.
+_MARKS = re.compile(r"[<\[`*_\\$]|[^\x00-\x7f]")
+
+
 def strip_markup(reply: str) -> str:
     """Normalize ``reply``: NFKC, single blanks, no emphasis, no LaTeX styling. Linear in its length."""
-    text = _tidy(_HTML.sub("", without_tokens(compatible(reply).translate(_SHAPES))))
+    text = compatible(reply)
+    if not _MARKS.search(text):
+        return _tidy(text)
+    text = _tidy(_HTML.sub("", without_tokens(text.translate(_SHAPES))))
     if not text.isascii():
         text = _LETTER_IN_CJK.sub(" ", text)
     text = _FENCE.sub("", text).replace("*", "").replace("`", "").replace("__", "")

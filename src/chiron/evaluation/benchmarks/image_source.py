@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from threading import Lock
 
-from chiron.cases.images import MAX_BYTES, ImageFile, ImageFolder, ImageProblem
+from chiron.cases.images import MAX_BYTES, ImageFile, ImageFolder, ImageProblem, Keep
 from chiron.errors import InputError
 from chiron.io import unwritten, write_bytes
 
@@ -73,27 +73,31 @@ class ImageSource:
         _write_once(self._cache / name, data)
         return name
 
-    def check(self, name: str) -> ImageFile:
+    def check(self, name: str, keep: Keep | None = None) -> ImageFile:
         """Find an image and decode it fully; the result is cached. Slow, so call it in a thread.
+
+        Args:
+            name: name of the image.
+            keep: called with the file's content if it is read now.
 
         Raises:
             ImageProblem: the image cannot be used; see :meth:`chiron.cases.images.ImageFolder.check`.
         """
         known = self._checked.get(name)
         if known is None:
-            known = self._checked[name] = self._look_at(name)
+            known = self._checked[name] = self._look_at(name, keep)
         if isinstance(known, ImageProblem):
             raise known.with_traceback(None)
         return known
 
-    def _look_at(self, name: str) -> ImageFile | ImageProblem:
+    def _look_at(self, name: str, keep: Keep | None) -> ImageFile | ImageProblem:
         try:
             if name in self._members:
                 self._extract(name)
             elif self._zips:
                 zips = ", ".join(sorted({str(zip_.filename) for zip_ in self._zips}))
                 return ImageProblem(f"image '{name}' is missing: it is not in {zips}")
-            return ImageFolder(self.root).check(name)
+            return ImageFolder(self.root).check(name, keep)
         except ImageProblem as problem:
             return problem
 

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from chiron.cases.images import ImageFile
+from chiron.cases.images import CheckImage
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import UNKNOWN, Record, Unreadable, read_records, yes_or_no
@@ -84,7 +84,7 @@ class LoadedBenchmark:
     items: tuple[Item | BadItem, ...]
     images: Path
     """The folder that image names are relative to; images in a zip are unpacked only when they are needed."""
-    check: Callable[[str], ImageFile] = field(repr=False)
+    check: CheckImage = field(repr=False)
     """Finds and checks an image by its name."""
     revision: str | None = None
     """The hub's commit, if the data came from the hub."""

@@ -11,15 +11,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Self
 
 from chiron.cases.reader import AnswerPool, TextbookEntry
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.text import normalize_answer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ORDERS = ("findings-first", "history-first", "last-first")
 MAX_STEPS = 8
@@ -180,6 +181,7 @@ class Retriever:
     def __init__(self, kind: str, pool: AnswerPool) -> None:
         """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name."""
         import bm25s
+        import numpy as np
 
         self._tokens = TOKENS[kind]
         self.answers = pool.answers
@@ -191,8 +193,10 @@ class Retriever:
         self._bm25 = bm25s.BM25(method=METHODS[kind])
         self._bm25.index(tokens, show_progress=False)
 
-    def nearness(self, query: str) -> NDArray[np.float64]:
+    def nearness(self, query: str) -> "NDArray[np.float64]":
         """Return the similarity of each answer to the query in [0, 1], shape (answers,). The best has 1; all are 0 if nothing matches."""
+        import numpy as np
+
         best = np.zeros(len(self.answers))
         known = [t for t in self._tokens(query) if t in self._vocabulary]
         if known:
@@ -208,9 +212,11 @@ class Retriever:
         answer = self._choose(self.nearness(f"{question}\n{reasoning}"), temperature, key)
         return write_steps(["Of the answers known here, this is the nearest to what was stated."], prompt, answer)
 
-    def _choose(self, nearness: NDArray[np.float64], temperature: float, key: str) -> str:
+    def _choose(self, nearness: "NDArray[np.float64]", temperature: float, key: str) -> str:
         if temperature <= 0:
             return self.answers[int(nearness.argmax())]
+        import numpy as np
+
         weights = np.exp(_SHARPNESS * (nearness - nearness.max()) / temperature)
         return random.Random(key).choices(self.answers, weights=weights.tolist())[0]  # noqa: S311 - sampling, not secrets
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from chiron.cases.case import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Grid, ImageLayout
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 SYSTEM_MESSAGES: Mapping[str, str] = MappingProxyType(
@@ -166,18 +165,22 @@ class DialogueTokens:
 
     def prompt(
         self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], grids: Sequence[Grid] = (), *, where: str = "prompt"
-    ) -> NDArray[np.int32]:
+    ) -> "NDArray[np.int32]":
         """Return the tokens up to the start of the assistant's reply, ``(n,)``. A final assistant turn is the reply itself, and is omitted.
 
         Raises:
             InputError: the number of image marks differs from ``tile_counts``; the message calls the conversation ``where``.
         """
+        import numpy as np
+
         before = turns[:-1] if turns and turns[-1].role == "assistant" else turns
         tokens = [token for piece, _ in self.pieces(before, tile_counts, where, grids) for token in piece]
         return np.array(tokens + self._headers["assistant"], np.int32)
 
-    def image_spans(self, ids: NDArray[np.int32]) -> tuple[tuple[int, int], ...]:
+    def image_spans(self, ids: "NDArray[np.int32]") -> tuple[tuple[int, int], ...]:
         """Return the start and end of each run of image tokens: of each image, or of each tile if other tokens precede every tile."""
+        import numpy as np
+
         edges = np.flatnonzero(np.diff(ids == self.image_ids[1], prepend=False, append=False)).reshape(-1, 2)
         return tuple((start, end) for start, end in edges.tolist())
 

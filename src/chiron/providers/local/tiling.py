@@ -7,19 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from chiron.client.images import eight_bit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MEAN: Final = (0.485, 0.456, 0.406)
 DEVIATION: Final = (0.229, 0.224, 0.225)
 """ImageNet's statistics, used in InternVL's training. Transformers' image processor defaults to CLIP's."""
 
-Tiles = NDArray[Any]
+Tiles: TypeAlias = "NDArray[Any]"
 """Pixels of an image, one entry per tile: of InternVL uint8, shape ``(tiles, side, side, 3)``."""
 TileKey = tuple[str, int]
 """Image name and number of tiles. With a fixed tiling, the number determines the grid, so the key identifies the pixels."""
@@ -68,7 +70,7 @@ class ImageLayout(ABC):
         """Return the pixels of one of a row's ``n_images`` images, one entry per tile."""
 
     @abstractmethod
-    def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> dict[str, NDArray[Any]]:
+    def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> "dict[str, NDArray[Any]]":
         """Return the model's keyword arguments for these images, ``pixel_values`` among them."""
 
     @abstractmethod
@@ -80,12 +82,14 @@ class ImageLayout(ABC):
         del n_images
         return 0
 
-    def positions(self, length: int, spans: Sequence[tuple[int, int]], grids: Sequence[Grid]) -> tuple[NDArray[np.int64], int]:
+    def positions(self, length: int, spans: Sequence[tuple[int, int]], grids: Sequence[Grid]) -> "tuple[NDArray[np.int64], int]":
         """Return the positions ``(axes, length)`` of a conversation, and the next one.
 
         ``spans``: start and end of each image's tokens.
         """
         del spans, grids
+        import numpy as np
+
         return np.arange(length, dtype=np.int64)[None], length
 
 
@@ -96,7 +100,7 @@ class ProcessorLayout(ImageLayout):
         """``processor``: one that uses Pillow (``...Pil``)."""
         self.processor = processor
 
-    def processed(self, image: Image.Image) -> NDArray[np.float32]:
+    def processed(self, image: Image.Image) -> "NDArray[np.float32]":
         """Return the processor's ``pixel_values`` of an image."""
         pixels: NDArray[np.float32] = self.processor(images=[eight_bit(image).convert("RGB")], return_tensors="np")["pixel_values"]
         return pixels
@@ -129,13 +133,15 @@ class Tiling(ImageLayout):
         """Return 1 and the number of tiles, thumbnail included."""
         return 1, tile_count(width, height, budget=tile_budget(n_images, self), tiling=self)
 
-    def cut(self, image: Image.Image, n_images: int) -> NDArray[np.uint8]:
+    def cut(self, image: Image.Image, n_images: int) -> "NDArray[np.uint8]":
         """Return the tiles; see :func:`cut`."""
         return cut(image, budget=tile_budget(n_images, self), tiling=self)
 
-    def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> dict[str, NDArray[Any]]:
+    def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> "dict[str, NDArray[Any]]":
         """Return ``pixel_values`` ``(tiles, 3, side, side)``, normalized."""
         del grids
+        import numpy as np
+
         return {"pixel_values": normalise(np.concatenate(pixels))}
 
     def sharing(self, n_images: int) -> int:
@@ -191,11 +197,13 @@ def tile_count(width: int, height: int, *, budget: int, tiling: Tiling) -> int:
     return columns * rows + (tiling.thumbnail and columns * rows > 1)
 
 
-def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> NDArray[np.uint8]:
+def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> "NDArray[np.uint8]":
     """Return the tiles of an image, ``(tiles, side, side, 3)``: row by row, the thumbnail last.
 
     The image is stretched to the grid (bicubic), not padded. 16-bit grays are scaled to 8 bits, and transparency is dropped.
     """
+    import numpy as np
+
     plain = eight_bit(image).convert("RGB")
     side = tiling.tile
     columns, rows = grid(*plain.size, budget=budget, tile=side)
@@ -207,10 +215,12 @@ def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> NDArray[np.uint8]
     return tiles
 
 
-def normalise(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+def normalise(tiles: "NDArray[np.uint8]") -> "NDArray[np.float32]":
     """Convert tiles ``(tiles, side, side, 3)`` from 0..255 to the vision tower's input ``(tiles, 3, side, side)``, normalized with
     ImageNet's statistics.
     """
+    import numpy as np
+
     mean, deviation = np.array(MEAN, np.float32), np.array(DEVIATION, np.float32)
     normal = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)).astype(np.float32)
     normal *= 1 / (255 * deviation)[:, None, None]

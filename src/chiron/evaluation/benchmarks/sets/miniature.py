@@ -5,10 +5,6 @@ from collections.abc import Callable
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import choice, gold_by_text
 from chiron.evaluation.items import Item
-from chiron.phantom.world import DIAGNOSES
-
-_OPTIONS = tuple(sorted(DIAGNOSES))
-"""The same order for every case, so that ``shuffle-options`` is the only change of order."""
 
 
 def _case(row: BenchmarkRecord) -> Item:
@@ -18,8 +14,11 @@ def _case(row: BenchmarkRecord) -> Item:
 
 
 def _choice(row: BenchmarkRecord) -> Item:
-    gold = gold_by_text(row.text("answer"), _OPTIONS)
-    return choice(row.text("id"), row.text("question"), _OPTIONS, gold, row.images("images"), row.label("modality", "body_system"))
+    from chiron.phantom.world import DIAGNOSES  # every command reads this file, and few need numpy
+
+    options = tuple(sorted(DIAGNOSES))  # the same order for every case, so that shuffle-options is the only change of order
+    gold = gold_by_text(row.text("answer"), options)
+    return choice(row.text("id"), row.text("question"), options, gold, row.images("images"), row.label("modality", "body_system"))
 
 
 def _part(name: str, files: tuple[str, ...], words: str, read: Callable[[BenchmarkRecord], Item] = _case) -> Benchmark:
