@@ -44,7 +44,7 @@ async def rate(leases: Leases, seconds: float) -> int:
 
 
 def ledger_of(folder: Path, holder: str) -> Path:
-    """The ledger of a holder, on a disk of its own as it were."""
+    """The ledger of a holder, in a folder of its own, in place of a local disk."""
     own = folder / holder
     own.mkdir(exist_ok=True)
     return own / "ledger.sqlite"

@@ -113,6 +113,8 @@ def test_own_studies_are_searched_reviewed_and_released_without_a_key(hospital: 
     card = (hospital / "mmrp" / "README.md").read_text()
     assert f"Practice text, not data: {len(reviewed)} of {len(reviewed)} rows." in card
     assert "- practice-text\n" in card
+    refused_upload = cli(["push", str(hospital / "mmrp"), "--repo", "we/practice", "--dry-run"])
+    assert (refused_upload.returncode, "practice text" in refused_upload.stderr) == (2, True)
     assert f"accepted\n{len(reviewed) - 1} as they are and 1 with edits" in card
 
 

@@ -9,9 +9,10 @@ A package registers an object in its ``pyproject.toml``::
 import pkgutil
 import sys
 from collections.abc import Container, Iterator, Mapping
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ def plugins(group: str, built_in: Container[str] = ()) -> Mapping[str, EntryPoin
         InputError: two packages use the same name, or one uses the name of a ``built_in`` object.
     """
     found: dict[str, EntryPoint] = {}
-    named: EntryPoints = _entry_points(tuple(sys.path)).select(group=group)
+    named: EntryPoints = _entry_points(_installed()).select(group=group)
     for entry in named:
         first = found.setdefault(entry.name, entry)
         if first.value != entry.value:
@@ -44,13 +45,19 @@ def plugins(group: str, built_in: Container[str] = ()) -> Mapping[str, EntryPoin
     return found
 
 
-@cache
-def _entry_points(path: tuple[str, ...]) -> Any:
-    """Read all entry points once per ``sys.path``: a command looks up ten groups, and each reading takes 10 ms of CPU.
+def _installed() -> tuple[tuple[str, int], ...]:
+    """Return the folders of packages with their times of change, which an installation during the process alters."""
+    folders = [Path(folder or ".") for folder in sys.path]
+    return tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders if folder.exists())
+
+
+@lru_cache(maxsize=1)
+def _entry_points(installed: tuple[tuple[str, int], ...]) -> Any:
+    """Read all entry points once while nothing is installed: a command looks up ten groups, and each reading takes 10 ms of CPU.
 
     Returns an object with ``select``; its class depends on Python's version.
     """
-    del path
+    del installed
     return entry_points()
 
 

@@ -79,6 +79,13 @@ def test_the_diagnosis_is_the_answer(tmp_path: Path) -> None:
     assert (cases[0].answer, cases[0].findings) == ("Cyst of the liver.", ("A mass.",))
 
 
+def test_beside_an_impression_the_diagnosis_is_not_the_answer(tmp_path: Path) -> None:
+    """It may be the referring physician's."""
+    sheet = a_sheet(tmp_path / "q.csv", "Accession,Diagnosis,Report,Impression\n0077,Rule out stroke.,A mass.,Cyst of the liver.\n")
+    cases, _ = imported(studies(tmp_path / "s"), tmp_path / "out", questions=sheet, question="What is it?")
+    assert (cases[0].answer, cases[0].findings) == ("Cyst of the liver.", ("A mass.",))
+
+
 def test_a_sheet_that_matches_nothing_is_told_how_to_name_its_studies(tmp_path: Path) -> None:
     sheet = a_sheet(tmp_path / "q.csv", "Study,Diagnosis\nfolder-1,Cyst.\n")
     notes = " ".join(import_cases(studies(tmp_path / "s"), tmp_path / "out", ImportOptions(questions=sheet)).notes)

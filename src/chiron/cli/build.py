@@ -387,7 +387,11 @@ def release_parts(
         )
     rows = {f"{part}/{split}": number for (part, split), number in made.rows.items()}
     if as_json:
-        print(json.dumps({"out": str(made.path), "rows": rows, "images": made.images, "left_out": dict(made.left_out)}))
+        print(
+            json.dumps(
+                {"out": str(made.path), "rows": rows, "images": made.images, "left_out": dict(made.left_out), "practice": made.practice}
+            )
+        )
     else:
         for name, number in rows.items():
             print(f"{name:22} {number:>9,} rows")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chiron.cli.push import has_practice_text
 from chiron.cli.streams import messages, quiet, show_log
 from chiron.errors import InputError
 from chiron.extras import install_command
@@ -114,6 +115,8 @@ def train_command(
     with _stop_signals() as signals:
         prepared = prepare(settings, data, images, load=load_for_estimate if dry_run else load_base)
         _announce(prepared, console)
+        if has_practice_text(data):
+            console.print("[yellow]note:[/yellow] the data contain practice text, not medical reasoning: the model is not to be used")
         if dry_run:
             _estimate(prepared, console, gpus=gpus, tflops=tflops, measure=measure)
             return

@@ -19,7 +19,7 @@ def need_scipy() -> None:
         InputError: scipy is not installed.
     """
     if find_spec("scipy") is None:
-        raise InputError("intervals and tests need scipy (it is not installed): pip install 'chiron-med[eval]'")
+        raise InputError(f"intervals and tests need scipy (it is not installed): {install_command('eval')}")
 
 
 def scipy_special() -> Any:

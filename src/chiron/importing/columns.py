@@ -35,10 +35,7 @@ _NAMES: Mapping[str, str] = {
         "findings|finding|report|report text|radiology findings|befundtext|radiology report|caption|captions|description|befund"
         "|befunde|hallazgos|resultats|résultats"
     ),
-    "impression": (
-        "impression|impressions|conclusion|conclusions|radiology impression|beurteilung|conclusión"
-        "|diagnosis|diagnoses|final diagnosis|diagnose|diagnóstico|diagnostico|diagnostic"
-    ),
+    "impression": "impression|impressions|conclusion|conclusions|radiology impression|beurteilung|conclusión",
     "age": "age|patient age|age label|age years|alter|edad|âge",
     "sex": "sex|gender|patient sex|gender label|geschlecht|sexo|sexe",
     "title": (
@@ -53,7 +50,9 @@ _NAMES: Mapping[str, str] = {
 }
 FIELDS = tuple(_NAMES)
 """Fields that a column can map to. The last three identify a study, for questions about DICOM or NIfTI images."""
-_BY_NAME = {name: field for field, names in _NAMES.items() for name in names.split("|")}
+_DIAGNOSES = frozenset("diagnosis|diagnoses|final diagnosis|diagnose|diagnóstico|diagnostico|diagnostic".split("|"))
+"""Columns that count as the impression where a table has none: beside one, a diagnosis may be the referring physician's."""
+_BY_NAME = {name: field for field, names in _NAMES.items() for name in names.split("|")} | dict.fromkeys(_DIAGNOSES, "impression")
 _IDENTIFIERS = frozenset(
     "name|patient name|first name|last name|surname|forename|given name|family name|nachname|vorname|nombre|apellido|nom|prenom|prénom"
     "|referring physician|physician|doctor|radiologist|hospital number|medical record number|accession|accession number|patient id"
@@ -144,6 +143,8 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
     for i, name in enumerate(names):
         field_of = _field_of(name, separate_options=separate)
         if field_of is None or field_of in wanted or i in taken:
+            continue
+        if name in _DIAGNOSES and any(_BY_NAME.get(other) == "impression" for other in set(names) - _DIAGNOSES):
             continue
         # If two columns match one field, the first wins; images and options may span several columns.
         if field_of not in places or field_of in _MANY:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from chiron.client.prompts import read_section
+from chiron.client.prompts import harmless, read_section
 from chiron.providers.baselines.models import OPTION, quotes, write_steps
 
 PRACTICE_TEXT: Final = "Practice text, not medical reasoning"
@@ -59,14 +59,18 @@ def propose(order: str, prompt: str, *, draw: int, key: str) -> str:
     return write_steps(steps, prompt, answer)
 
 
-def follow(answers: Sequence[str], prompt: str, *, key: str) -> str:
+def coded(answers: Sequence[str]) -> dict[str, str]:
+    """Return answers, as prompts contain them, by their code."""
+    return {_code(answer): answer for answer in map(_on_one_line, map(harmless, answers))}
+
+
+def follow(known: Mapping[str, str], prompt: str, *, key: str) -> str:
     """Return an intern's reply: the answer that the codes name, or by chance another one. ``key`` seeds the choice.
 
-    Other answers are options of the question, if it has any, else those of ``answers``. Without a code, any of them is chosen.
+    Other answers are options of the question, if it has any, else those of ``known`` (see :func:`coded`). Without a code, any is chosen.
     """
     chance = random.Random(key)  # noqa: S311 - reproducible, not secret
     codes = _CODE.findall(read_section(prompt, "reasoning") or "")
-    known = {_code(answer): answer for answer in map(_on_one_line, answers)}
     named = known.get(codes[-1]) if codes else None
     options = [text for _, text in OPTION.findall(read_section(prompt, "question") or "")]
     others = [other for other in options or known.values() if other != named] or ["Unknown"]

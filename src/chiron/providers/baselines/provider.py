@@ -10,7 +10,7 @@ from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType
 from chiron.errors import InputError
 from chiron.providers.baselines.models import ORDERS, TOKENS, Retriever, Rules, Specialist, author, extractive, match, reader
-from chiron.providers.baselines.practice import follow, propose
+from chiron.providers.baselines.practice import coded, follow, propose
 
 MODELS = (
     *(f"extractive/{order}" for order in ORDERS),
@@ -54,7 +54,7 @@ class Offline:
             "match": lambda _, prompt: match(prompt),
         }[kind]
         self._rules = cache(lambda: Rules(answers))
-        self._answers = answers.answers
+        self._coded = cache(lambda: coded(answers.answers))
         self._retriever = cache(lambda: Retriever(self._variant, answers))
 
     async def complete(self, call: Call) -> Reply:
@@ -75,7 +75,7 @@ class Offline:
 
     def _practice(self, call: Call, prompt: str) -> str:
         if self._variant == "intern":
-            return follow(self._answers, prompt, key=call.key)
+            return follow(self._coded(), prompt, key=call.key)
         return propose(self._variant, prompt, draw=call.draw, key=call.key)
 
     def _specialise(self, call: Call, prompt: str) -> str:
