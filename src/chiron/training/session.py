@@ -289,7 +289,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise InputError("accelerate's own FSDP is not supported: launch without --use_fsdp, and set shard: true in the recipe")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
-        # The store outlives a restart and has no prefix per attempt: a process can read the address of a dead one, and wait until the timeout.
+        # The store outlives restarts, without a prefix per attempt: a process can read the address of a dead one and wait for it.
         raise InputError(
             "torchrun --max-restarts shares one store with all attempts, and a restarted process can find the address of a dead one in it: "
             "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on every node, and use --rdzv-backend c10d"
