@@ -13,6 +13,7 @@ from chiron.evaluation.read_runs import Arm
 from chiron.evaluation.statistics import (
     Consistency,
     Pairs,
+    Share,
     Spread,
     cluster_sign_flip,
     clustered_difference,
@@ -44,6 +45,15 @@ def test_mcnemar_is_the_binomial_test(b: int, c: int) -> None:
 
     expected = binomtest(b, b + c).pvalue if b + c else 1.0
     assert mcnemar(Pairs(5, b, c, 7)) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize(("right", "of"), [(0, 7), (3, 8), (451, 451)])
+def test_the_interval_of_a_share_is_scipys(right: int, of: int, confidence: float) -> None:
+    from scipy.stats import binomtest
+
+    theirs = binomtest(right, of).proportion_ci(confidence, "wilson")
+    assert Share(right, of, confidence).interval == pytest.approx((theirs.low, theirs.high), abs=1e-15)
 
 
 @pytest.mark.slow
