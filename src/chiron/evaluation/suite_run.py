@@ -95,7 +95,7 @@ class SuiteRun:
 
         Args:
             execute: runs one evaluation and returns its summary, or ``None`` if it could not be run.
-            every: leave out no evaluation unless the user stops, because no call is sent.
+            every: leave out no evaluation unless the user stops the run, because no call is sent.
         """
         summaries: list[EvaluationSummary] = []
         stopped: set[str] = set()

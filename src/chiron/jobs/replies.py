@@ -127,7 +127,7 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
                 raise
 
         result = await self.whole.work(unit[1], UnitAsk(noting_failures))
-        if stopped is not None:  # an item has a result without an extra score, but its part is not done
+        if stopped is not None:  # a missing extra score does not fail an item, but it is still to be asked for
             raise stopped.with_traceback(None)
         if not failed:
             self._answered.add(rank)

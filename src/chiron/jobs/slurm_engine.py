@@ -250,7 +250,7 @@ class SlurmMerge:
         self._merged = set[Path]()
 
     def is_done(self) -> bool:
-        """Return whether an earlier process has merged everything, and delete what it did not come to delete."""
+        """Return whether an earlier process merged everything. If it was killed while it deleted the files, delete the rest."""
         if (self._folder / _MERGED).is_file():
             self._delete()
         begun = [self._first, self._run / WORKERS, *self._run.glob(f"*/*/{WORKERS}")]
@@ -309,7 +309,7 @@ class SlurmMerge:
         if not file.is_file():
             return  # Slurm ended its task before it began
         record = json.loads(file.read_text("utf-8"))
-        # Units may continue otherwise with replies that were paid for twice. If an earlier process knew these, a lacking call is pending.
+        # A unit may send other calls after a reply that was paid for twice. Without the keys of these, a missing call is only pending.
         answered = record.get("answered", ()) if job.paid_twice is not None else ()
         known.add({key: failure_of(failure) for key, failure in record.get("failures", {}).items()}, answered)
         halted = None

@@ -177,7 +177,7 @@ def begin_parts(folder: Path, storage: Storage, leases: Path | None = None) -> s
 def recover_parts(directory: WorkDirectory) -> frozenset[str] | None:
     """Merge what workers left in the storage, and count the leases that no ledger accounts for. Does nothing if no workers ran the job.
 
-    Returns the keys of the calls that several processes paid for; ``None`` if an earlier process was told them, or was killed here.
+    Returns the keys of the calls that several processes paid for; ``None`` if an earlier process merged some or all of the parts.
 
     Raises:
         InputError: the storage cannot be read, a copy is damaged, or Slurm still runs a part of the job.
