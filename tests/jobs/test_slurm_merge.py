@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from chiron.errors import DiskError
 from chiron.jobs.directory import WorkDirectory
@@ -21,7 +22,7 @@ from tests.evaluation.test_running import answers, write
 from tests.jobs.test_ray_replies import differing, evaluation, execute, refuses_some
 from tests.jobs.test_slurm import log_of, run_script
 from tests.jobs.test_slurm_replies import ONE, TWO, left_of, measuring, merge, suite_command
-from tests.support.command import chiron, wait_for
+from tests.support.command import Ended, chiron, wait_for
 from tests.support.endpoint import Endpoint
 
 
@@ -29,6 +30,20 @@ def run_parts(run: Path) -> list[int]:
     """Run all parts in this process. Returns their exit codes."""
     numbers = sorted(int(file.stem) for file in (run / "slurm").glob("*.json") if file.stem.isdecimal())
     return [chiron("slurm", "task", run, number).returncode for number in numbers]
+
+
+def refuses_some_of_any_model(body: dict[str, Any], number: int) -> web.Response | None:
+    return refuses_some({**body, "model": "m"}, number)
+
+
+def suite_in_parts(folder: Path, endpoint: Endpoint) -> Ended:
+    """Measure a suite in one process, then in the tasks of an array. Returns how the first one ended."""
+    test_suites.table2(folder / "d")
+    config = test_suites.write(folder, endpoint.base_url)
+    one = chiron(*suite_command(folder, config, folder / "one"))
+    assert chiron("slurm", *suite_command(folder, config, folder / "run", *TWO)).returncode == 0
+    run_parts(folder / "run")
+    return one
 
 
 def blocked(file: Path) -> Path:
@@ -114,13 +129,9 @@ def test_a_merge_that_is_killed_while_it_deletes_its_input_does_not_merge_again_
 
 @pytest.mark.slow
 def test_a_suite_whose_tables_could_not_be_written_is_merged_again(tmp_path: Path) -> None:
-    test_suites.table2(tmp_path / "d")
     run = tmp_path / "run"
-    with Endpoint(test_suites.answers, override=lambda body, _: refuses_some({**body, "model": "m"}, 0)) as endpoint:
-        config = test_suites.write(tmp_path, endpoint.base_url)
-        one = chiron(*suite_command(tmp_path, config, tmp_path / "one"))
-        assert chiron("slurm", *suite_command(tmp_path, config, run, *TWO)).returncode == 0
-        run_parts(run)
+    with Endpoint(test_suites.answers, override=refuses_some_of_any_model) as endpoint:
+        one = suite_in_parts(tmp_path, endpoint)
         in_the_way = blocked(run / "table2.txt")
         assert merge(run).returncode == 2
         in_the_way.rmdir()
@@ -220,13 +231,9 @@ def test_a_merge_that_is_killed_while_it_deletes_copies_counts_no_money_twice(tm
 
 @pytest.mark.slow
 def test_an_evaluation_that_cannot_be_merged_does_not_stop_the_others_and_is_merged_later(tmp_path: Path) -> None:
-    test_suites.table2(tmp_path / "d")
     run = tmp_path / "run"
-    with Endpoint(test_suites.answers, override=lambda body, _: refuses_some({**body, "model": "m"}, 0)) as endpoint:
-        config = test_suites.write(tmp_path, endpoint.base_url)
-        one = chiron(*suite_command(tmp_path, config, tmp_path / "one"))
-        assert chiron("slurm", *suite_command(tmp_path, config, run, *TWO)).returncode == 0
-        run_parts(run)
+    with Endpoint(test_suites.answers, override=refuses_some_of_any_model) as endpoint:
+        one = suite_in_parts(tmp_path, endpoint)
         with WorkDirectory(run / "a" / "mmrp_text").locked():
             merged = merge(run)
         assert merged.returncode == 2
