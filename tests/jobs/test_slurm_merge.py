@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import tempfile
 import weakref
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from chiron.errors import DiskError
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.replies import KnownCalls
 from chiron.jobs.slurm_engine import SlurmMerge
 from chiron.jobs.storage import Storage
 from tests.evaluation import published, test_suites
@@ -123,6 +125,29 @@ def test_a_merge_that_is_killed_while_it_deletes_its_input_does_not_merge_again_
         assert left_of(run) != []
         merged = merge(run)
         assert (merged.returncode, "is merged already: nothing to do" in merged.stderr) == (0, True)
+    assert differing(tmp_path / "one", run) == []
+    assert left_of(run) == []
+
+
+@pytest.mark.slow
+def test_a_merge_that_is_interrupted_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.vqa_rad(tmp_path / "d", 20)
+    run, add = tmp_path / "run", KnownCalls.add
+
+    def interrupted(known: KnownCalls, *found: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        add(known, *found)
+
+    with Endpoint(answers, override=refuses_some) as endpoint:
+        config = write(tmp_path, endpoint.base_url, protocol="exact")
+        execute(evaluation(tmp_path, config, tmp_path / "one"))
+        assert chiron("slurm", *measuring(tmp_path, config, run), *TWO).returncode == 0
+        assert set(run_parts(run)) == {0}
+        with monkeypatch.context() as patched:
+            patched.setattr(KnownCalls, "add", interrupted)
+            assert merge(run).returncode == 130
+        assert list((run / "slurm").glob("*.end.json"))
+        assert merge(run).returncode == 0
     assert differing(tmp_path / "one", run) == []
     assert left_of(run) == []
 
