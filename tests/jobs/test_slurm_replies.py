@@ -94,7 +94,8 @@ def test_a_build_on_slurm_with_a_killed_task_writes_the_files_of_one_process(tmp
     assert differing(tmp_path / "one" / "out", run) == []
     assert "of 25 cases, 0 pending" in log_of(run, 99)
     assert left_of(run) == []
-    assert merge(run).returncode == 2
+    merged = merge(run)
+    assert (merged.returncode, "is merged already: nothing to do" in merged.stderr) == (0, True)
 
 
 @pytest.mark.slow
@@ -173,7 +174,7 @@ def test_a_small_budget_is_not_exceeded_and_what_it_paid_for_is_in_the_rows(tmp_
         assert 3 in codes[:-1]
         assert codes[-1] == 3
         asked = endpoint.seen.requests
-        assert merge(out).returncode == 2
+        assert merge(out).returncode == 0
         assert endpoint.seen.requests == asked
     status = chiron("build", "text", cases, "--config", config, "--out", out, "--json")
     found = json.loads(status.stdout)

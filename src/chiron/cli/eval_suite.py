@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,19 +66,35 @@ def _note_missing(prepared: SuiteRun) -> None:
         messages().print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
 
 
-def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) -> NoReturn:
+def _measured(evaluation: Evaluation, problems: list[InputError] | None) -> EvaluationSummary | None:
+    """Run an evaluation. An error is printed and added to ``problems``, or raised without them."""
+    try:
+        return run_with_ui(evaluation)
+    except InputError as problem:
+        if problems is None:
+            raise
+        problems.append(problem)
+        messages().print(f"[red]error:[/red] {escape(printable(problem))}", soft_wrap=True)
+        return None
+
+
+def finish_suite(prepared: SuiteRun, *, json_output: bool, merged: Callable[[], None] | None = None) -> NoReturn:
     """Measure the models one after the other, print the table, write it, and exit with the exit code of the worst evaluation.
 
-    ``every``: see :meth:`SuiteRun.measure`.
+    ``merged``: the evaluations are those of a submitted suite. Leave none out, also after an error in one. Call this when everything is
+    written.
     """
     console = messages()
     _note_missing(prepared)
     codes: list[int] = []
+    problems: list[InputError] | None = None if merged is None else []
     asked = len(prepared.evaluations)
 
-    def execute(part: SuitePart, evaluation: Evaluation) -> EvaluationSummary:
+    def execute(part: SuitePart, evaluation: Evaluation) -> EvaluationSummary | None:
         console.print(f"[bold]{escape(printable(part.model))}[/bold] on {escape(part.benchmark)} ({len(codes) + 1} of {asked})")
-        summary = run_with_ui(evaluation)
+        if (summary := _measured(evaluation, problems)) is None:
+            codes.append(2)
+            return None
         if is_submitted(summary):
             codes.append(0)
             return summary
@@ -87,7 +103,7 @@ def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) 
         codes.append(closing_code(summary))
         return summary
 
-    summaries = prepared.measure(execute, every=every)
+    summaries = prepared.measure(execute, every=merged is not None)
     if prepared.submitted:
         if json_output:
             print_json({"suite": prepared.suite.name, "submitted": prepared.submitted[0]})
@@ -110,5 +126,7 @@ def finish_suite(prepared: SuiteRun, *, json_output: bool, every: bool = False) 
         console.print(f"table   {escape(printable(path))}")
     if prepared.missing:
         codes.append(2)
+    if merged is not None and not problems and 130 not in codes:
+        merged()
     # The first of these that occurred: interrupted, a bug, something to fix, something pending.
     sys.exit(next((code for code in (130, 1, 2, 3) if code in codes), 0))

@@ -15,7 +15,7 @@ from chiron.cli.streams import messages
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from chiron.jobs.engine import EngineOptions, Part
+    from chiron.jobs.engine import Engine, EngineOptions, Part
     from chiron.jobs.replies import Preparation
 
 app = typer.Typer(help="Run a search, a build or an evaluation on a Slurm cluster.", no_args_is_help=True)
@@ -103,23 +103,35 @@ def _preparation_of(record: dict[str, Any]) -> "Preparation":
 def merge_command(run: RunArgument) -> None:
     """Merge the results of a submitted job; the job after the array does this."""
     from chiron.jobs.directory import WorkDirectory
-    from chiron.jobs.slurm import FOLDER
-    from chiron.jobs.slurm_engine import GATHERED, SlurmMerge, need_same_version, recorded
+    from chiron.jobs.slurm import FOLDER, need_same_version, recorded
+    from chiron.jobs.slurm_engine import GATHERED, SlurmMerge
 
+    engine = SlurmMerge(run)
+    if engine.is_done():
+        messages().print(escape(printable(f"{run} is merged already: nothing to do")))
+        return
     gathered = (run / FOLDER / GATHERED).is_file()
     record = recorded(run, GATHERED if gathered else "0.json")
     need_same_version(run, record)
-    engine = SlurmMerge(run)
     if gathered:
         from chiron.cli.eval_suite import finish_suite
         from chiron.evaluation.suite_run import suite_of_record
 
         with WorkDirectory(run).locked():
-            finish_suite(suite_of_record(record, run, engine), json_output=False, every=True)
-    _merge_one(run, record["part"], engine)
+            suite = suite_of_record(record, run, engine)
+            engine.need_parts(evaluation.directory.path for evaluation in suite.evaluations)
+            finish_suite(suite, json_output=False, merged=engine.clean)
+    engine.need_parts([run])
+    try:
+        _merge_one(run, record["part"], engine)
+    except SystemExit as ended:
+        if ended.code != 130:
+            with WorkDirectory(run).locked():
+                engine.clean()
+        raise
 
 
-def _merge_one(run: Path, record: dict[str, Any], engine: Any) -> NoReturn:
+def _merge_one(run: Path, record: dict[str, Any], engine: "Engine") -> NoReturn:
     if record["kind"] == "search":
         from chiron.cli.runner import conduct, finish
         from chiron.mics.api import prepare_again

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ class SuitePart:
     """Why it cannot be asked, in a few words."""
 
 
+Execute = Callable[[SuitePart, Evaluation], EvaluationSummary | None]
+
+
 @dataclass(frozen=True)
 class SuiteRun:
     """One suite, ready to be measured."""
@@ -71,9 +75,9 @@ class SuiteRun:
         """All evaluations, in order."""
         return [part.evaluation for part in self.parts if part.evaluation is not None]
 
-    def measure(self, execute: Callable[[SuitePart, Evaluation], EvaluationSummary], *, every: bool = False) -> list[EvaluationSummary]:
+    def measure(self, execute: Execute, *, every: bool = False) -> list[EvaluationSummary]:
         """Execute the evaluations with :meth:`_measure`. An engine that runs them later gets all of them together."""
-        if not isinstance(self.engine, GatheringEngine):
+        if not self.evaluations or not isinstance(self.engine, GatheringEngine):
             return self._measure(execute, every=every)
         jobs = len(self.evaluations)
         with self.engine.gather(self.directory, dict(self.record), jobs=jobs, budget_usd=self.budget_usd) as gathered:
@@ -83,15 +87,15 @@ class SuiteRun:
                 self.submitted.append(message)
         return summaries
 
-    def _measure(self, execute: Callable[[SuitePart, Evaluation], EvaluationSummary], *, every: bool) -> list[EvaluationSummary]:
+    def _measure(self, execute: Execute, *, every: bool) -> list[EvaluationSummary]:
         """Execute the evaluations one after the other. After the user's stop or a full disk, no more are started.
 
         If an evaluation stops for another reason (its endpoint is down, the key is refused), its model's further evaluations are left out:
         they would stop as well. Run again to resume.
 
         Args:
-            execute: runs one evaluation and returns its summary.
-            every: leave out no evaluation, because no call is sent.
+            execute: runs one evaluation and returns its summary, or ``None`` if it could not be run.
+            every: leave out no evaluation unless the user stops the run, because no call is sent.
         """
         summaries: list[EvaluationSummary] = []
         stopped: set[str] = set()
@@ -101,9 +105,10 @@ class SuiteRun:
             if self.budget_usd is not None:
                 others = [e for e in self.evaluations if e is not part.evaluation]
                 part.evaluation.budget_usd = max(0.0, self.budget_usd - sum(map(_spent, others)))
-            summary = execute(part, part.evaluation)
+            if (summary := execute(part, part.evaluation)) is None:
+                continue
             summaries.append(summary)
-            if isinstance(summary.halted, UserStopped | DiskError):
+            if isinstance(summary.halted, UserStopped if every else UserStopped | DiskError):
                 break
             if summary.halted is not None and not isinstance(summary.halted, Submitted) and not every:
                 stopped.add(part.model)
@@ -139,6 +144,8 @@ class SuiteRun:
             DiskError: they cannot be written.
         """
         paths = []
+        with suppress(OSError):  # no evaluation may have created it; the error comes with the first file
+            self.directory.mkdir(parents=True, exist_ok=True)
         for ending, text in _WRITERS.items():
             paths.append(self.directory / f"{self.suite.name}.{ending}")
             write_atomically(paths[-1], [text(tables)])

@@ -161,8 +161,8 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     engine: Engine = field(default_factory=LocalEngine)
     client: ModelClient | None = field(default=None, init=False)
     """``None`` before the client is open."""
-    paid_twice: frozenset[str] = field(default=frozenset(), init=False)
-    """Keys of the calls that several workers of an earlier process paid for."""
+    paid_twice: frozenset[str] | None = field(default=None, init=False)
+    """Keys of the calls that several workers of an earlier process paid for; see :func:`~chiron.jobs.storage.recover_parts`."""
     _pending: list[Pending] = field(default_factory=list, init=False)
     _taken: int = field(default=0, init=False)
     """Number of units that the engine took."""

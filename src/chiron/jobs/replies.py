@@ -113,16 +113,22 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
     async def work(self, unit: tuple[int, Any], ask: UnitAsk) -> Any:
         """Ask the calls of a unit."""
         rank, failed = unit[0], False
+        stopped: RunStopped | None = None
 
         async def noting_failures(call: Call) -> Reply:
-            nonlocal failed
+            nonlocal failed, stopped
             try:
                 return await ask(call)
             except CallFailed as failure:
                 self._failures[call.key], failed = failure, True
                 raise
+            except RunStopped as reason:
+                stopped = reason
+                raise
 
         result = await self.whole.work(unit[1], UnitAsk(noting_failures))
+        if stopped is not None:  # a missing extra score does not fail an item, but it is still to be asked for
+            raise stopped.with_traceback(None)
         if not failed:
             self._answered.add(rank)
         return result

@@ -1,12 +1,15 @@
-"""Slurm: batch scripts for the parts of a job and for its merge, their submission, and whether they have ended."""
+"""Slurm: batch scripts for the parts of a job and for its merge, their submission, its files, and whether they have ended."""
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from chiron.errors import InputError
 from chiron.io import write_atomically
@@ -171,6 +174,35 @@ def need_ended(run: Path) -> None:
         raise InputError(f"squeue does not say whether job {job} of {run} has ended ({_first_line(ended)}): try again when Slurm answers")
     if job in ended.stdout.split():
         raise InputError(f"{run} is in use by Slurm job {job}: wait for it (squeue --job {job}), or end it (scancel {job})")
+
+
+def recorded(run: Path, name: str) -> dict[str, Any]:
+    """Read a file of a submission.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    file = run / FOLDER / name
+    try:
+        record: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}): the run was merged or submitted again; see its logs, and 'chiron status' of a search"
+        ) from None
+    return record
+
+
+def need_same_version(run: Path, record: dict[str, Any]) -> None:
+    """Check the version of a record, before anything is read that another version may have written otherwise.
+
+    Raises:
+        InputError: it differs.
+    """
+    here, there = version("chiron-med"), record["about"][0]
+    if here != there:
+        raise InputError(
+            f"{run} was submitted by chiron {there}, and this machine has {here}: install the same version of chiron-med on every machine"
+        )
 
 
 def _run(command: list[str], program: str) -> "subprocess.CompletedProcess[str]":

@@ -4,9 +4,11 @@ import asyncio
 import json
 import signal
 import sqlite3
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from importlib.metadata import version
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from chiron.jobs.engine import EngineOptions, LocalEngine, OpenJob, Part
 from chiron.jobs.job import JobSummary
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, check_worker, divide, pass_on
 from chiron.jobs.replies import KnownCalls, RepliesSummary, look_up, rebuild
-from chiron.jobs.slurm import FOLDER, JOB, need_ended, submit, write_scripts
+from chiron.jobs.slurm import FOLDER, JOB, need_ended, need_same_version, recorded, submit, write_scripts
 from chiron.jobs.storage import COPIES, LEASES, WORKERS, Storage, attempt_of, begin_parts, part_of, recover_parts, spent_in_copy
 
 GATHERED = "jobs.json"
 """In the folder of scripts: what was submitted together, for the merge."""
+_MERGED = "merged.json"
+"""In the same folder: the first file of a submission whose merge wrote everything, until the others are deleted."""
 _PARTS = 4
 """Parts for each task that runs at the same time."""
 _MOST_PARTS = 1000
@@ -114,7 +118,8 @@ class _Submission:
         tasks = divide(
             job, left, storage, self._options, self._workers, run=prefix, parts=_PARTS, most=self._most, budget_usd=self._budget_usd
         )  # fmt: skip
-        common = {"about": [version("chiron-med"), job.identity], "run": prefix, "folder": str(Path.cwd()), "directory": str(directory)}
+        place = relpath(directory, self._run)  # the run may be moved, or mounted elsewhere on the machine that merges
+        common = {"about": [version("chiron-med"), job.identity], "run": prefix, "folder": str(Path.cwd()), "directory": place}
         for number, (task, _) in enumerate(tasks, self._tasks):
             names = ("name", "units", "storage", "copy_every", "workers", "budget_usd")
             values = {name: getattr(task, name) for name in names}
@@ -152,22 +157,6 @@ class _Submission:
             f"submitted as Slurm job {array}; job {merge} merges the results when it has ended. Follow it with 'squeue --job {array}' and"
             f" the logs in {script.parent}"
         )
-
-
-def recorded(run: Path, name: str) -> dict[str, Any]:
-    """Read a file of a submission.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    file = run / FOLDER / name
-    try:
-        record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file} cannot be read ({error}): the run was merged or submitted again; see its logs, and 'chiron status' of a search"
-        ) from None
-    return record
 
 
 async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]], Part]) -> JobSummary:
@@ -234,19 +223,6 @@ def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
     return name
 
 
-def need_same_version(run: Path, record: dict[str, Any]) -> None:
-    """Check the version of a record, before anything is read that another version may have written otherwise.
-
-    Raises:
-        InputError: it differs.
-    """
-    here, there = version("chiron-med"), record["about"][0]
-    if here != there:
-        raise InputError(
-            f"{run} was submitted by chiron {there}, and this machine has {here}: install the same version of chiron-med on every machine"
-        )
-
-
 def _write_end(run: Path, number: int, end: PartEnd) -> None:
     """Record how a part ended, for the merge."""
     stopped = end.halted is not None and not isinstance(end.halted, UserStopped)
@@ -267,39 +243,75 @@ class SlurmMerge:
 
     def __init__(self, run: Path) -> None:
         """``run``: directory of the submission."""
-        self._folder = run / FOLDER
+        self._run, self._folder = run.resolve(), run.resolve() / FOLDER
+        gathered = self._folder / GATHERED
+        self._first = gathered if gathered.is_file() else self._folder / "0.json"
+        self._content = self._first.read_bytes() if self._first.is_file() else None
+        self._merged = set[Path]()
+
+    def is_done(self) -> bool:
+        """Return whether an earlier process merged everything. If it was killed while it deleted the files, delete the rest."""
+        if (self._folder / _MERGED).is_file():
+            self._delete()
+        begun = [self._first, self._run / WORKERS, *self._run.glob(f"*/*/{WORKERS}")]
+        return self._folder.is_dir() and not any(file.is_file() for file in begun)
+
+    def need_parts(self, directories: Iterable[Path]) -> None:
+        """Check that a part belongs to one of the jobs in these directories.
+
+        Raises:
+            InputError: no part does.
+        """
+        if not any(map(self._files, directories)):
+            raise InputError(f"no part in {self._folder} belongs to the job of {self._run}: submit the same command again")
 
     async def run(
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
         """See :meth:`Engine.run`. Results that are not stored are rebuilt from the replies of all tasks."""
         assert job.client is not None  # noqa: S101 - open while the job runs
-        every = list(units)  # the job counts those that have a stored result
+        every = list(units if in_order else deque(units, maxlen=0))  # the job counts those that have a stored result
         lacking = RunStopped("no task sent the call")
-        known = KnownCalls(job.client, twice=set(job.paid_twice), lacking=lacking)
-        files = self._files(job.directory.path.resolve())
+        known = KnownCalls(job.client, twice=set(job.paid_twice or ()), lacking=lacking)
+        files = self._files(job.directory.path)
         for file in files:
             self._read_end(file.with_suffix(".end.json"), job, known)
-        async with aclosing(rebuild(job, every if in_order else [], work, known)) as rebuilt:
+        halted = job.client.halted
+        async with aclosing(rebuild(job, every, work, known)) as rebuilt:
             async for ended in rebuilt:
                 yield ended
-        for file in reversed(files):  # a merge needs the first one
-            file.with_suffix(".end.json").unlink(missing_ok=True)
-            file.unlink()
-        if not self._files():
-            for file in (self._folder / GATHERED, self._folder / JOB, *self._folder.parent.glob(f"{LEASES}*")):
-                file.unlink(missing_ok=True)
+        if job.client.halted is halted:  # else stopped here, by the user or a full disk
+            self._merged.update(files)
+
+    def clean(self) -> None:
+        """Delete the files of the submission if all its parts are merged. Call it when the results are written: until then, merge again."""
+        is_ours = self._first.is_file() and self._first.read_bytes() == self._content  # else it was submitted again
+        if is_ours and self._merged.issuperset(self._files()):
+            self._first.replace(self._folder / _MERGED)
+            self._delete()
+
+    def _delete(self) -> None:
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        ends = self._folder.glob("*.end.json")
+        for file in (*ends, self._folder / JOB, *self._run.glob(f"{LEASES}*"), self._folder / _MERGED):
+            file.unlink(missing_ok=True)
 
     def _files(self, directory: Path | None = None) -> list[Path]:
         """Return the files of parts, in order: of the job in a directory, or of all."""
         files = sorted((path for path in self._folder.glob("*.json") if path.stem.isdecimal()), key=lambda path: int(path.stem))
-        return [file for file in files if directory is None or json.loads(file.read_text("utf-8"))["directory"] == str(directory)]
+        if directory is None:
+            return files
+        place = relpath(directory.resolve(), self._run)
+        return [file for file in files if json.loads(file.read_text("utf-8"))["directory"] == place]
 
     def _read_end(self, file: Path, job: OpenJob, known: KnownCalls) -> None:
         if not file.is_file():
             return  # Slurm ended its task before it began
         record = json.loads(file.read_text("utf-8"))
-        known.add({key: failure_of(failure) for key, failure in record.get("failures", {}).items()}, record.get("answered", ()))
+        # A unit may send other calls after a reply that was paid for twice. Without the keys of these, a missing call is only pending.
+        answered = record.get("answered", ()) if job.paid_twice is not None else ()
+        known.add({key: failure_of(failure) for key, failure in record.get("failures", {}).items()}, answered)
         halted = None
         if record["stopped"] is not None:
             kind, text = record["stopped"]

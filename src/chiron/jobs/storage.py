@@ -8,6 +8,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import closing, suppress
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -166,15 +167,17 @@ def begin_parts(folder: Path, storage: Storage, leases: Path | None = None) -> s
     run = uuid.uuid4().hex[:8]
     with tempfile.NamedTemporaryFile() as empty:
         storage.put(Path(empty.name), run + PROBE)
-    record = {"storage": storage.url, "run": run, "leases": str((leases or folder).resolve())}
+    # Relative, because the run may be moved, or mounted elsewhere on the machine that merges.
+    url = None if storage.url == str(folder / COPIES) else storage.url
+    record = {"storage": url, "run": run, "leases": relpath((leases or folder).resolve(), folder.resolve())}
     write_atomically(folder / WORKERS, [json.dumps(record) + "\n"])
     return run
 
 
-def recover_parts(directory: WorkDirectory) -> frozenset[str]:
+def recover_parts(directory: WorkDirectory) -> frozenset[str] | None:
     """Merge what workers left in the storage, and count the leases that no ledger accounts for. Does nothing if no workers ran the job.
 
-    Returns the keys of the calls that several processes paid for.
+    Returns the keys of the calls that several processes paid for; ``None`` if an earlier process merged some or all of the parts.
 
     Raises:
         InputError: the storage cannot be read, a copy is damaged, or Slurm still runs a part of the job.
@@ -182,11 +185,11 @@ def recover_parts(directory: WorkDirectory) -> frozenset[str]:
     """
     mark = directory.path / WORKERS
     if not mark.is_file():
-        return frozenset()
+        return None
     record = json.loads(mark.read_text("utf-8"))
-    leases = Path(record.get("leases", directory.path))
+    leases, is_booked = (directory.path.resolve() / record.get("leases", "")).resolve(), bool(record.get("booked"))
     need_ended(leases)
-    storage, booked, twice = Storage(str(record["storage"])), defaultdict[str, float](float), set[str]()
+    storage, booked, twice = Storage(record["storage"] or str(directory.path / COPIES)), defaultdict[str, float](float), set[str]()
     with MergingLedger.open(directory.ledger) as into, tempfile.TemporaryDirectory() as folder:
         merged: list[str] = []
         run = record.get("run", "")  # other runs may use the same storage
@@ -200,7 +203,9 @@ def recover_parts(directory: WorkDirectory) -> frozenset[str]:
             merged.append(name)
         for lease in (lease for lease in open_leases(leases / LEASES) if lease.holder.startswith(run)):
             usd = lease.usd if lease.lost else lease.usd - booked[part_of(lease.holder)]
-            into.book_lost(lease.holder, usd if usd > _LEAST else 0.0)
+            # Without the copies that a killed process deleted, "booked" lacks what they account for.
+            into.book_lost(lease.holder, usd if usd > _LEAST and not is_booked else 0.0)
+    write_atomically(mark, [json.dumps({**record, "booked": True}) + "\n"])
     for file in directory.path.glob(f"{LEASES}*"):
         file.unlink()
     # Only now: a copy says how much of a lease is accounted for, also to the next process if this one is killed.
@@ -212,7 +217,7 @@ def recover_parts(directory: WorkDirectory) -> frozenset[str]:
     with suppress(OSError):  # another storage was used, or it has a new copy of a worker that is still ending
         (directory.path / COPIES).rmdir()
     mark.unlink()
-    return frozenset(twice)
+    return None if is_booked else frozenset(twice)
 
 
 def merge_part(part: Path, into: MergingLedger) -> tuple[float, frozenset[str]]:
