@@ -51,7 +51,7 @@ _NAMES: Mapping[str, str] = {
 FIELDS = tuple(_NAMES)
 """Fields that a column can map to. The last three identify a study, for questions about DICOM or NIfTI images."""
 _DIAGNOSES = frozenset("diagnosis|diagnoses|final diagnosis|diagnose|diagnóstico|diagnostico|diagnostic".split("|"))
-"""Columns that count as the impression where a table has none: beside one, a diagnosis may be the referring physician's."""
+"""Columns that count as the impression where a table has none: next to one, a diagnosis may be the referring physician's."""
 _BY_NAME = {name: field for field, names in _NAMES.items() for name in names.split("|")} | dict.fromkeys(_DIAGNOSES, "impression")
 _IDENTIFIERS = frozenset(
     "name|patient name|first name|last name|surname|forename|given name|family name|nachname|vorname|nombre|apellido|nom|prenom|prénom"
