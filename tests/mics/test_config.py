@@ -46,8 +46,16 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
     (tmp_path / "c.yaml").write_text(template(name))
     config = load_config(tmp_path / "c.yaml")
     assert config.search.mentors
-    assert load_build(tmp_path / "c.yaml").build.reader
+    if name != "practice":
+        assert load_build(tmp_path / "c.yaml").build.reader
     assert load_evaluation(tmp_path / "c.yaml", config.search.judge).evaluation.judge == config.search.judge
+
+
+def test_stand_ins_write_no_questions_and_no_text(tmp_path: Path) -> None:
+    """Only their paths would say what they are."""
+    (tmp_path / "c.yaml").write_text(template("practice"))
+    with pytest.raises(InputError, match="build: Field required"):
+        load_build(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize(
