@@ -1,5 +1,6 @@
 """Objects that other packages provide through entry points."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,13 @@ def test_the_entry_points_of_all_packages_are_read_once(monkeypatch: pytest.Monk
     assert plugins(GROUP)
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: pytest.fail("they were read again"))
     assert set(plugins(GROUP)) == {"good", "number", "gone"}
+
+
+def test_a_package_that_is_installed_later_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``%pip install`` in a notebook, into a folder that packages were read from."""
+    install_plugin(tmp_path, monkeypatch, "WORD = 'hello'\n", {GROUP: {"first": "outside:WORD"}})
+    assert set(plugins(GROUP)) == {"first"}
+    path = list(sys.path)
+    install_plugin(tmp_path, monkeypatch, "WORD = 'hello'\n", {GROUP: {"second": "other:WORD"}}, package="other")
+    monkeypatch.setattr(sys, "path", path)
+    assert set(plugins(GROUP)) == {"first", "second"}

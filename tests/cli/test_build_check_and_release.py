@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from typer.testing import CliRunner
 
-from chiron.cli.build import app
+from chiron.cli.app import app
 from chiron.errors import InputError
 from tests.evaluation.published import parquet
 from tests.mmrp.making import a_row, a_text_row, write_part
@@ -16,7 +16,7 @@ from tests.support.browser import CHROMIUM, FLAGS
 
 def test_check_writes_its_page_and_says_what_it_counted(tmp_path: Path) -> None:
     part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(4)])
-    ended = CliRunner().invoke(app, ["check", str(part), "--json", "--out", str(tmp_path / "out")], catch_exceptions=False)
+    ended = CliRunner().invoke(app, ["build", "check", str(part), "--json", "--out", str(tmp_path / "out")], catch_exceptions=False)
     assert ended.exit_code == 0
     assert json.loads(ended.stdout)["rows"] == 4
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.html", "check.json", "findings.jsonl"}
@@ -28,7 +28,7 @@ def test_the_page_of_checks_fits_a_telephone_and_shows_no_checksum(tmp_path: Pat
     checksum = "0a1b" * 16
     rows = [a_row(str(n), reasoning="nothing", images=(f"{n}/{checksum}.png",), id=f"cot:{n}{checksum}") for n in range(2)]
     part = write_part(tmp_path / "cot", rows)
-    assert CliRunner().invoke(app, ["check", str(part), "--limit", "steps=1", "--limit", "final_answer=1"]).exit_code == 0
+    assert CliRunner().invoke(app, ["build", "check", str(part), "--limit", "steps=1", "--limit", "final_answer=1"]).exit_code == 0
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
         page = browser.new_page(viewport={"width": 390, "height": 900})
         page.goto((part / "check.html").as_uri())
@@ -39,18 +39,20 @@ def test_the_page_of_checks_fits_a_telephone_and_shows_no_checksum(tmp_path: Pat
 
 def test_check_fails_over_a_limit_and_has_written_its_page(tmp_path: Path) -> None:
     part = write_part(tmp_path / "cot", [a_row(str(n), reasoning="nothing") for n in range(4)])
-    ended = CliRunner().invoke(app, ["check", str(part)])
+    ended = CliRunner().invoke(app, ["build", "check", str(part)])
     assert isinstance(ended.exception, InputError)  # which is exit code 2
     assert "steps" in str(ended.exception)
     assert (part / "check.html").is_file()
-    assert CliRunner().invoke(app, ["check", str(part), "--limit", "steps=1", "--limit", "final_answer=1"]).exit_code == 0
+    assert CliRunner().invoke(app, ["build", "check", str(part), "--limit", "steps=1", "--limit", "final_answer=1"]).exit_code == 0
 
 
 @pytest.mark.slow
 def test_release_says_what_went_where(tmp_path: Path) -> None:
     part = write_part(tmp_path / "text", [a_text_row(str(n)) for n in range(12)])
     out = tmp_path / "release"
-    ended = CliRunner().invoke(app, ["release", str(part), "--out", str(out), "--ratios", "0.5,0,0.5", "--json"], catch_exceptions=False)
+    ended = CliRunner().invoke(
+        app, ["build", "release", str(part), "--out", str(out), "--ratios", "0.5,0,0.5", "--json"], catch_exceptions=False
+    )
     assert ended.exit_code == 0
     told = json.loads(ended.stdout)
     assert sum(told["rows"].values()) == 12
@@ -61,7 +63,7 @@ def test_release_says_what_went_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [["--ratios", "1,1,1"], ["--limit", "nothing=1"], ["--images", "/nowhere"]])
 def test_options_that_cannot_be_meant_are_named(options: list[str], tmp_path: Path) -> None:
     part = write_part(tmp_path / "text", [a_text_row("1")])
-    ended = CliRunner().invoke(app, ["release", str(part), "--out", str(tmp_path / "out"), *options])
+    ended = CliRunner().invoke(app, ["build", "release", str(part), "--out", str(tmp_path / "out"), *options])
     assert isinstance(ended.exception, InputError)
     assert options[0] in str(ended.exception)
     assert not (tmp_path / "out").exists()
@@ -90,7 +92,7 @@ def published(tmp_path: Path) -> tuple[Path, Path]:
 def test_what_a_benchmark_on_disk_asks_and_shows_is_found(published: tuple[Path, Path], below: bool) -> None:
     part, benchmarks = published
     options = ["--benchmarks", str(benchmarks)] if below else ["--benchmark", f"vqa_rad={benchmarks / 'vqa_rad'}"]
-    ended = CliRunner().invoke(app, ["check", str(part), "--json", *options])
+    ended = CliRunner().invoke(app, ["build", "check", str(part), "--json", *options])
     assert isinstance(ended.exception, InputError)
     told = json.loads(ended.stdout)
     assert told["compared_with"] == {"vqa_rad": 2}
@@ -103,7 +105,7 @@ def test_what_a_benchmark_on_disk_asks_and_shows_is_found(published: tuple[Path,
 @pytest.mark.slow
 def test_a_release_leaves_out_what_a_benchmark_asks(published: tuple[Path, Path], tmp_path: Path) -> None:
     part, benchmarks = published
-    arguments = ["release", str(part), "--out", str(tmp_path / "out"), "--benchmarks", str(benchmarks)]
+    arguments = ["build", "release", str(part), "--out", str(tmp_path / "out"), "--benchmarks", str(benchmarks)]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, InputError)
     assert "overlap" in str(refused.exception)
@@ -128,7 +130,7 @@ def test_a_benchmark_that_is_not_there_is_said_before_anything_is_looked_at(
 ) -> None:
     part = write_part(tmp_path / "cot", [a_row("1")])
     monkeypatch.chdir(tmp_path)
-    ended = CliRunner().invoke(app, ["check", str(part), *options])
+    ended = CliRunner().invoke(app, ["build", "check", str(part), *options])
     assert isinstance(ended.exception, InputError)
     assert said in str(ended.exception)
     assert not (part / "check.html").exists()

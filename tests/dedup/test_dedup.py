@@ -11,7 +11,7 @@ from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.dedup.image_hash import UnionFind, alike, near_matches, near_pairs, print_image, print_images
-from chiron.dedup.millions import TextNumbers
+from chiron.dedup.low_memory import TextNumbers
 from chiron.dedup.near_texts import TextIndex
 from chiron.text import normalize_words
 from tests.mmrp.making import draw_image, picture

@@ -38,6 +38,15 @@ def refuses_some_of_any_model(body: dict[str, Any], number: int) -> web.Response
     return refuses_some({**body, "model": "m"}, number)
 
 
+def evaluation_in_parts(folder: Path, endpoint: Endpoint) -> None:
+    """Run an evaluation in one process (``one``), then in the tasks of an array (``run``)."""
+    published.vqa_rad(folder / "d", 20)
+    config = write(folder, endpoint.base_url, protocol="exact")
+    execute(evaluation(folder, config, folder / "one"))
+    assert chiron("slurm", *measuring(folder, config, folder / "run"), *TWO).returncode == 0
+    assert set(run_parts(folder / "run")) == {0}
+
+
 def suite_in_parts(folder: Path, endpoint: Endpoint) -> Ended:
     """Measure a suite in one process, then in the tasks of an array. Returns how the first one ended."""
     test_suites.table2(folder / "d")
@@ -85,13 +94,9 @@ def test_a_task_that_ends_before_an_extra_score_leaves_it_pending(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_merge_that_could_not_write_is_repeated_and_knows_the_failures_of_the_tasks(tmp_path: Path) -> None:
-    published.vqa_rad(tmp_path / "d", 20)
     run = tmp_path / "run"
     with Endpoint(answers, override=refuses_some) as endpoint:
-        config = write(tmp_path, endpoint.base_url, protocol="exact")
-        execute(evaluation(tmp_path, config, tmp_path / "one"))
-        assert chiron("slurm", *measuring(tmp_path, config, run), *TWO).returncode == 0
-        assert set(run_parts(run)) == {0}
+        evaluation_in_parts(tmp_path, endpoint)
         asked = endpoint.seen.requests
         in_the_way = blocked(run / "items.jsonl")
         assert merge(run).returncode == 2
@@ -106,7 +111,6 @@ def test_a_merge_that_could_not_write_is_repeated_and_knows_the_failures_of_the_
 def test_a_merge_that_is_killed_while_it_deletes_its_input_does_not_merge_again_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published.vqa_rad(tmp_path / "d", 20)
     run, unlink = tmp_path / "run", Path.unlink
 
     def killed(path: Path, *, missing_ok: bool = False) -> None:
@@ -115,10 +119,7 @@ def test_a_merge_that_is_killed_while_it_deletes_its_input_does_not_merge_again_
         unlink(path, missing_ok=missing_ok)
 
     with Endpoint(answers, override=refuses_some) as endpoint:
-        config = write(tmp_path, endpoint.base_url, protocol="exact")
-        execute(evaluation(tmp_path, config, tmp_path / "one"))
-        assert chiron("slurm", *measuring(tmp_path, config, run), *TWO).returncode == 0
-        assert set(run_parts(run)) == {0}
+        evaluation_in_parts(tmp_path, endpoint)
         with monkeypatch.context() as patched:
             patched.setattr(Path, "unlink", killed)
             assert merge(run).returncode == 130
@@ -131,7 +132,6 @@ def test_a_merge_that_is_killed_while_it_deletes_its_input_does_not_merge_again_
 
 @pytest.mark.slow
 def test_a_merge_that_is_interrupted_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published.vqa_rad(tmp_path / "d", 20)
     run, add = tmp_path / "run", KnownCalls.add
 
     def interrupted(known: KnownCalls, *found: Any) -> None:
@@ -140,10 +140,7 @@ def test_a_merge_that_is_interrupted_can_be_repeated(tmp_path: Path, monkeypatch
         add(known, *found)
 
     with Endpoint(answers, override=refuses_some) as endpoint:
-        config = write(tmp_path, endpoint.base_url, protocol="exact")
-        execute(evaluation(tmp_path, config, tmp_path / "one"))
-        assert chiron("slurm", *measuring(tmp_path, config, run), *TWO).returncode == 0
-        assert set(run_parts(run)) == {0}
+        evaluation_in_parts(tmp_path, endpoint)
         with monkeypatch.context() as patched:
             patched.setattr(KnownCalls, "add", interrupted)
             assert merge(run).returncode == 130

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from chiron.cli.build import image_folders
+from chiron.cli.build_release import image_folders
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.errors import InputError
 from chiron.mmrp.checking import CheckReport, check_rows, limits_of, write_results

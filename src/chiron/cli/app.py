@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import build, build_signals, cases, compare, demo, models, push, review, schema, search, slurm, train, view
+from chiron.cli import build, build_release, build_signals, cases, compare, demo, models, push, review, schema, search, slurm, train, view
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
@@ -38,6 +38,8 @@ app.command("ask")(models.ask_command)
 app.command("demo")(demo.demo_command)
 app.command("compare")(compare.command)
 app.command("view")(view.view_command)
+build.app.command("check")(build_release.check_command)
+build.app.command("release")(build_release.release_command)
 build.app.command("tree")(build_signals.tree_command)
 build.app.command("preferences")(build_signals.preferences_command)
 build.app.command("rewards")(build_signals.rewards_command)

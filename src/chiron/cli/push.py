@@ -41,6 +41,8 @@ def push_command(
         import huggingface_hub  # noqa: F401 - checked before anything is read
     except ModuleNotFoundError as error:
         raise InputError(f"push needs the package huggingface_hub: {install_command('data')}") from error
+    from chiron.mmrp.card import has_practice_text
+
     kind = _kind(folder)
     card = _card(folder, kind)
     if kind == "dataset" and has_practice_text(folder):
@@ -96,12 +98,6 @@ def _card(folder: Path, kind: str) -> str:
         raise InputError(f"{path} is missing: write a card for the {kind}, with its license and its data") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def has_practice_text(folder: Path) -> bool:
-    """Return whether the card of a release says that some of its rows are practice text (``chiron init practice``)."""
-    path = folder / "README.md"
-    return path.is_file() and "- practice-text\n" in path.read_text("utf-8", "replace").partition("\n---\n")[0]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.push import has_practice_text
 from chiron.cli.streams import messages, quiet, show_log
 from chiron.errors import InputError
 from chiron.extras import install_command
@@ -98,6 +97,7 @@ def train_command(
         raise InputError(f"{missing} is missing: run 'chiron train RECIPE --data DIR --out DIR'")
     try:
         from chiron.evaluation.reward import row_is_right
+        from chiron.mmrp.card import has_practice_text
         from chiron.training.known_bases import load_for_estimate
         from chiron.training.model import load_base
         from chiron.training.recipe import load_recipe

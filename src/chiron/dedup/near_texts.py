@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chiron.dedup.image_hash import UnionFind
-from chiron.dedup.millions import SpoolFile, TextNumbers
+from chiron.dedup.low_memory import SpoolFile, TextNumbers
 from chiron.errors import InputError
 from chiron.extras import install_command
 from chiron.text import normalize_words

@@ -36,7 +36,7 @@ class StudyText:
     texts: Mapping[str, str]
     options: tuple[str, ...] = ()
     unasked: bool = False
-    """Whether the impression became a finding, because there is no question."""
+    """Whether the impression became a finding, because the row has no question."""
 
     def onto(self, case: Case) -> tuple[Case, tuple[str, ...]]:
         """Add this text to a case; return the case and notes. Modality, age and sex from the header take precedence.

@@ -21,7 +21,8 @@ from chiron.reports.shell import environment
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
 
-MAP_FIGURE = "map.png"
+CARD, MAP_FIGURE = "README.md", "map.png"
+PRACTICE_TAG = "practice-text"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 
 
@@ -75,6 +76,12 @@ class ReleaseSummary:
     """Number of rows made from practice text (``chiron init practice``)."""
 
 
+def has_practice_text(folder: Path) -> bool:
+    """Return whether the card in a folder says that some rows are practice text (``chiron init practice``). False if it has no card."""
+    path = folder / CARD
+    return path.is_file() and f"- {PRACTICE_TAG}\n" in path.read_text("utf-8", "replace").partition("\n---\n")[0]
+
+
 def write_card(folder: Path, released: ReleaseSummary, report: CheckReport, options: ReleaseOptions) -> None:
     """Write ``README.md`` and ``recipe.yaml`` to a release folder.
 
@@ -102,7 +109,7 @@ def write_card(folder: Path, released: ReleaseSummary, report: CheckReport, opti
         exports=[export for name, export in exports().items() if (folder / "exports" / name).is_dir()],
         version=__version__,
     )
-    write_atomically(folder / "README.md", [page])
+    write_atomically(folder / CARD, [page])
     stages = [part for part in PARTS if (part, "train") in released.rows]
     if stages:  # a release of signals alone has no stage of the curriculum
         write_atomically(folder / "recipe.yaml", [recipe(stages)])
@@ -149,7 +156,7 @@ def _front(released: ReleaseSummary, license_name: str | None) -> "DatasetCardDa
         license_name=cell(stated) if stated and not known and stated != "not stated" else None,
         language=["en"],
         task_categories=["visual-question-answering", "image-text-to-text", "question-answering"],
-        tags=["medical", "reasoning", "chain-of-thought", *(["practice-text"] if released.practice else [])],
+        tags=["medical", "reasoning", "chain-of-thought", *([PRACTICE_TAG] if released.practice else [])],
         size_categories=[next((name for most, name in _SIZES if total < most), "n>10M")],
         configs=configs,
     )

@@ -12,7 +12,7 @@ from typing import Any, Final, NotRequired, TypedDict
 
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import DISTANCE
-from chiron.dedup.millions import SpoolFile
+from chiron.dedup.low_memory import SpoolFile
 from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.mmrp.checks.check import Finding, FindingRecord, checks, look_at

@@ -21,7 +21,7 @@ from chiron.cases.case import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.dedup.contamination import BenchmarkItem, wordings
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, alike, print_images
-from chiron.dedup.millions import SpoolFile
+from chiron.dedup.low_memory import SpoolFile
 from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
 from chiron.io import parse_json

@@ -21,7 +21,7 @@ from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
 from chiron.cases.summary import Coverage
 from chiron.dedup.image_hash import UnionFind
-from chiron.dedup.millions import TextNumbers
+from chiron.dedup.low_memory import TextNumbers
 from chiron.errors import InputError
 from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
 from chiron.mmrp.row import ALL_PARTS

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from chiron.dedup.millions import TextNumbers
+from chiron.dedup.low_memory import TextNumbers
 from chiron.dedup.near_texts import JACCARD
 from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
