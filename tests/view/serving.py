@@ -21,9 +21,9 @@ PORT = 8123
 
 @contextmanager
 def visiting(*folders: Path) -> Iterator[TestClient]:
-    """Yield a client that has exchanged the token for a cookie."""
+    """Yield a client that has exchanged the token for a cookie. It asks again faster than a person, so no page is kept for it."""
     gate = Gate(PORT)
-    with TestClient(create_app(Library(folders), gate), base_url=f"http://{HOST}:{PORT}") as client:
+    with TestClient(create_app(Library(folders), gate, keep=0.0), base_url=f"http://{HOST}:{PORT}") as client:
         assert client.get(gate.link()).status_code == 200
         yield client
 

@@ -18,7 +18,7 @@ from chiron.jobs.directory import LEDGER, LOCK
 from chiron.reports.shell import environment
 from chiron.view import pages
 from chiron.view.library import Library
-from chiron.view.pages import compile_templates
+from chiron.view.pages import KeptPages, compile_templates
 from chiron.view.states import RunLine
 from tests.reports.building import a_case, pending, put_calls, rejected, retained, stored, write_run
 from tests.support.evaluations import an_item, write_evaluation
@@ -266,7 +266,7 @@ def test_a_change_is_sent_as_an_event(tmp_path: Path) -> None:
     library.lines()
 
     async def first_events() -> list[str]:
-        events = _changes(library, None, lambda: False)
+        events = _changes(library, None, KeptPages(0.0), lambda: False)
         found = [await anext(events)]
         with Ledger.open(run / LEDGER) as ledger:
             ledger.put_result(stored(retained(a_case("case-3")), 3))

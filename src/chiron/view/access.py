@@ -1,7 +1,7 @@
 """Who may use the server: requests from this computer, to this address, from its own pages, with the session's cookie."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -99,9 +99,9 @@ def _equal(given: str, known: str) -> bool:
 class Guard:
     """ASGI middleware that answers only requests that the gate lets through, and adds security headers to every response."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        """Guard ``app``."""
-        self._app, self._gate = app, gate
+    def __init__(self, app: ASGIApp, gate: Gate, written: Callable[[], None] = lambda: None) -> None:
+        """Guard ``app``. ``written`` is called after every request that may have written."""
+        self._app, self._gate, self._written = app, gate, written
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -122,7 +122,12 @@ class Guard:
         # A reviewer must not see the verdicts of others, unless it is this person's task to decide between them.
         reviewer = self._gate.reviewer(request)
         request.state.blind = reviewer is not None and not reviewer.adjudicates
-        await (self._app if response is None else response)(scope, receive, send_with_headers)
+        request.state.reviewer = reviewer
+        try:
+            await (self._app if response is None else response)(scope, receive, send_with_headers)
+        finally:
+            if request.method not in _READS:
+                self._written()
 
     def _response(self, request: Request) -> Response | None:
         """Return the refusal or the exchange of the token; ``None`` for a request that the app answers."""

@@ -23,7 +23,7 @@ from chiron.view.evaluation_pages import EvaluationPages
 from chiron.view.evaluations import StillReading
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState, TrainingState
-from chiron.view.pages import page, problem
+from chiron.view.pages import KeptPages, page, problem
 from chiron.view.review_pages import ReviewPages
 from chiron.view.review_queue import ReviewSettings
 from chiron.view.search_pages import search_page
@@ -37,7 +37,12 @@ _LOOK_EVERY = 1.0
 
 
 def create_app(
-    library: Library, gate: Gate, *, closing: Callable[[], bool] = lambda: False, settings: ReviewSettings | None = None
+    library: Library,
+    gate: Gate,
+    *,
+    closing: Callable[[], bool] = lambda: False,
+    settings: ReviewSettings | None = None,
+    keep: float = _LOOK_EVERY,
 ) -> Starlette:
     """Create the app.
 
@@ -46,6 +51,7 @@ def create_app(
         gate: decides which requests are answered.
         closing: returns whether the server ends, so that open streams end too.
         settings: which paths the gate's reviewers review.
+        keep: seconds for which the home page and the page of a run are sent again without being made anew.
     """
 
     @asynccontextmanager
@@ -56,7 +62,7 @@ def create_app(
 
     async def events(request: Request) -> Response:
         run_id = request.query_params.get("run") or None
-        return StreamingResponse(_changes(library, run_id, closing), media_type="text/event-stream")
+        return StreamingResponse(_changes(library, run_id, kept, closing), media_type="text/event-stream")
 
     def home(request: Request) -> Response:
         lines = library.lines()
@@ -64,7 +70,7 @@ def create_app(
             "home.html",
             folders=[str(folder) for folder in library.folders],
             lines=lines,
-            reviewer=gate.reviewer(request),
+            reviewer=request.state.reviewer,
             running=sum(line.state == "running" for line in lines),
             paid=[line for line in lines if line.known_usd is not None],
         )
@@ -84,20 +90,20 @@ def create_app(
                 return dataset_page(state, request)
         raise InputError(state.line(0.0).problem)
 
-    evaluations = EvaluationPages(library)
+    evaluations, kept = EvaluationPages(library), KeptPages(keep)
 
     return Starlette(
         routes=[
-            Route("/", home),
+            Route("/", kept.keeping(home)),
             Route("/events", events),
-            Route("/runs/{run}", run),
+            Route("/runs/{run}", kept.keeping(run)),
             *search_pages.routes(library),
             *dataset_pages.routes(library),
             *evaluations.routes(),
             *ComparePages(library, evaluations).routes(),
             *ReviewPages(library, gate, settings or ReviewSettings()).routes(),
         ],
-        middleware=[Middleware(Guard, gate=gate)],
+        middleware=[Middleware(Guard, gate=gate, written=kept.forget)],
         lifespan=lifespan,
         exception_handlers={StillReading: _still_reading, HTTPException: _http_problem, ChironError: _problem, Exception: _crash},
     )
@@ -124,9 +130,10 @@ def _crash(_: Request, error: Exception) -> Response:
     return problem(f"This page cannot be made because of a bug in chiron ({type(error).__name__}).", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-async def _changes(library: Library, run_id: str | None, closing: Callable[[], bool]) -> AsyncIterator[str]:
+async def _changes(library: Library, run_id: str | None, kept: KeptPages, closing: Callable[[], bool]) -> AsyncIterator[str]:
     """Yield a server-sent event whenever a run changes, and a comment now and then that keeps the connection open."""
     seen = await run_in_threadpool(library.signature, run_id)
+    kept.forget()  # the page asks for itself again when the stream opens
     yield "retry: 2000\n\n"
     quiet = 0.0
     while not closing():
@@ -135,6 +142,7 @@ async def _changes(library: Library, run_id: str | None, closing: Callable[[], b
         quiet += _LOOK_EVERY
         if now != seen:
             seen, quiet = now, 0.0
+            kept.forget()
             yield "event: changed\ndata: \n\n"
         elif quiet >= 15:
             quiet = 0.0

@@ -1,19 +1,22 @@
 """Render the pages of the app, and format what only they show."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 
 from jinja2 import Environment
+from starlette.concurrency import run_in_threadpool
 from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from chiron.reports.shell import environment, render_page
 from chiron.view.sources import InputError
 
 STYLES = ("report.css", "view.css")
+_MOST_KEPT = 32
+"""Pages that are kept at once."""
 
 
 class _Place(IntegerConvertor):
@@ -55,6 +58,41 @@ def compile_templates() -> None:
 def problem(what: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> HTMLResponse:
     """Return a page that says what cannot be shown."""
     return page("problem.html", status=status, what=what)
+
+
+class KeptPages:
+    """Pages that are sent again for a moment, so that many requests cost a running job hardly more than one.
+
+    What an open page asks for after an event, or anyone after a write, is made anew: :meth:`forget` is called before.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Keep pages for so many seconds."""
+        self._seconds, self._forgotten = seconds, 0
+        self._pages: dict[tuple[str, str, object], tuple[float, Response]] = {}
+
+    def forget(self) -> None:
+        """Make every page anew, also those that are being made now."""
+        self._forgotten += 1
+        self._pages.clear()
+
+    def keeping(self, make: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+        """Return an endpoint that keeps what ``make`` returns, for each address and reviewer."""
+
+        async def answer(request: Request) -> Response:
+            key = (request.url.path, request.url.query, request.state.reviewer)
+            began, forgotten = time.monotonic(), self._forgotten
+            made, kept = self._pages.get(key, (began, None))
+            if kept is not None and began - made < self._seconds:
+                return kept
+            response = await run_in_threadpool(make, request)
+            if response.status_code == HTTPStatus.OK and forgotten == self._forgotten:
+                while len(self._pages) >= _MOST_KEPT:
+                    self._pages.pop(next(iter(self._pages)))
+                self._pages[key] = (began, response)
+            return response
+
+        return answer
 
 
 @contextmanager
