@@ -51,7 +51,7 @@ def create_app(
         gate: decides which requests are answered.
         closing: returns whether the server ends, so that open streams end too.
         settings: which paths the gate's reviewers review.
-        keep: seconds for which the home page and the page of a run are sent again without being made anew.
+        keep: seconds for which the home page and the page of a run are sent again without being made again.
     """
 
     @asynccontextmanager

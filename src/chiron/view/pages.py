@@ -63,7 +63,7 @@ def problem(what: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> HTMLRespons
 class KeptPages:
     """Pages that are sent again for a moment, so that many requests cost a running job hardly more than one.
 
-    What an open page asks for after an event, or anyone after a write, is made anew: :meth:`forget` is called before.
+    What an open page asks for after an event, or anyone after a write, is made again: :meth:`forget` is called before.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -72,7 +72,7 @@ class KeptPages:
         self._pages: dict[tuple[str, str, object], tuple[float, Response]] = {}
 
     def forget(self) -> None:
-        """Make every page anew, also those that are being made now."""
+        """Make every page again, also those that are being made now."""
         self._forgotten += 1
         self._pages.clear()
 
