@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from chiron.demo.curriculum import first_stages, train_recipe
 from chiron.demo.data import TINY, make_data
-from chiron.training.loop import count_trained, micro_batches
+from chiron.training.loop import count_trained
 from chiron.training.metrics import read_metrics
+from chiron.training.packing import micro_batches, pack
 from chiron.training.rows import Encoded
 
 pytestmark = pytest.mark.slow
@@ -31,6 +32,39 @@ def test_a_steps_lines_are_dealt_out_evenly_and_none_twice(lines: int, at_once: 
     assert sorted(line[0].id for batch in real for line in batch) == sorted(line[0].id for line in step)
     assert all(0 < len(batch) <= at_once for batch in batches)
     assert max(map(len, real)) - min(map(len, real)) <= 1
+
+
+def packed(rows: list[Encoded]) -> list[tuple[Encoded, ...]]:
+    return [tuple(rows[i] for i in line) for line in pack([len(row.input_ids) for row in rows], 2000)]
+
+
+def row(number: int, length: int) -> Encoded:
+    ids = np.arange(length, dtype=np.int32)
+    return Encoded(str(number), ids, ids, (), ())
+
+
+@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=6), min_size=1, max_size=12), st.integers(1, 3), st.integers(2, 8))
+def test_rows_shared_by_their_cost_stay_whole_and_fit(lengths: list[list[int]], at_once: int, world: int) -> None:
+    numbers = iter(range(10**6))
+    step = [tuple(row(next(numbers), length) for length in line) for line in lengths]
+    shares = [micro_batches(step, at_once, world, rank, lambda row: float(len(row.input_ids) ** 2)) for rank in range(world)]
+    lines = [line for share in shares for batch in share for line in batch]
+    learned = [row for line in lines if count_trained(line) for row in line]
+    assert sorted(row.id for row in learned) == sorted(row.id for line in step for row in line)
+    assert len({len(share) for share in shares}) == 1
+    assert all(0 < len(batch) <= at_once for share in shares for batch in share)
+    longest = max(map(sum, lengths))
+    assert all(sum(len(row.input_ids) for row in line) <= longest for line in lines)
+
+
+def test_no_process_waits_long_for_another() -> None:
+    """Sixteen rows for eight processes: the lines that are best for one process would leave five of them idle."""
+    lengths = [700, 650, 600, 550, 500, 450, 400, 350, 300, 250, 200, 150, 100, 90, 80, 70]
+    step = packed([row(number, length) for number, length in enumerate(lengths)])
+    assert len(step) == 3
+    shares = [micro_batches(step, 1, 8, rank, lambda row: float(len(row.input_ids))) for rank in range(8)]
+    costs = [sum(len(row.input_ids) for line in share[0] for row in line) for share in shares]
+    assert max(costs) < 1.15 * sum(lengths) / 8
 
 
 @pytest.mark.slow

@@ -389,7 +389,7 @@ def test_a_dry_run_tells_of_gpus_that_would_have_nothing_to_do(world: Path, tmp_
     assert many.busy < 0.2
     assert many.hours == pytest.approx(alone.hours / 64 / many.busy)
     done = CliRunner().invoke(app, ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run", "--gpus", "64"])
-    assert "a step has too few lines for 64" in " ".join(done.stderr.split())
+    assert "64 cannot share the rows of a step evenly" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("sequence", [8192, 260])

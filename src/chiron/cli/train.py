@@ -212,7 +212,8 @@ def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: fl
     console.print(f"{found.parameters / 1e6:,.1f} M weights, {found.trained / 1e6:,.2f} M of them trained in the last stage")
     unit = prepared.base.layout.unit
     for s in found.stages:
-        idle = f"; {1 - s.busy:.0%} of the GPUs' time is idle: a step has too few lines for {gpus}" if s.busy < _BUSY else ""
+        uneven = f"; {1 - s.busy:.0%} of the GPUs' time is idle: {gpus} cannot share the rows of a step evenly; larger steps would help"
+        idle = uneven if s.busy < _BUSY else ""
         console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} {unit}, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h{idle}")
     where = f"on {gpus} GPU at {found.tflops:.3g} useful TFLOP/s each"
     console.print(f"in all about {found.hours:,.2g} h {where}, about {found.memory_gib:,.1f} GiB on each (estimates)")

@@ -2,91 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from chiron.providers.local.families.family import ModelFamily
 from chiron.training.memory import fixed_recomputed, predict_memory
 from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain, train_parts
-from chiron.training.packing import StagePlan, steps_of_stage
+from chiron.training.operations import Operations, passes_of
+from chiron.training.packing import StagePlan, batches_of_step, steps_of_stage
 from chiron.training.quantization import count_weights
-from chiron.training.recipe import Adapter, Recipe, Stage
-from chiron.training.rows import Encoded, trained_tokens
+from chiron.training.recipe import Adapter
+from chiron.training.rows import trained_tokens
 from chiron.training.session import Prepared
 
 ACHIEVED_TFLOPS = 330.0
 """Useful operations per second, in 10^12, of InternVL3-8B with LoRA on one H200 in bf16, without activations computed again: measured 316
 and 336 (``bench/README.md``). Change with ``--tflops``; a finished training reports its own.
 """
-
-
-@dataclass(frozen=True)
-class Operations:
-    """Floating-point operations of one forward pass: two for each weight that a token, label or tile meets, and attention."""
-
-    per_token: int
-    """Of the language model's layers, without attention."""
-    per_token_pair: int
-    """Of attention, for each pair of tokens that attend to each other."""
-    per_label: int
-    """Of the head."""
-    per_tile: int
-    """Of the vision tower, its attention included."""
-
-    @classmethod
-    def of(cls, model: Any, family: ModelFamily) -> "Operations":
-        """Count the operations of a transformers ``model``, with or without an adapter; those of the adapter do not count."""
-        inner = plain(model)
-        text, patches = inner.config.get_text_config(), family.patches_per_tile(inner.config)
-        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        tower = getattr(inner.model, family.vision_tower)
-        # Families without tiles attend within windows or whole images, which is little per token.
-        vision = inner.config.vision_config
-        attention = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers if family.tiled else 0
-        return cls(
-            per_token=2 * count_weights(inner.get_decoder().layers),
-            per_token_pair=4 * text.num_hidden_layers * text.num_attention_heads * size,
-            per_label=2 * text.vocab_size * text.hidden_size,
-            per_tile=2 * count_weights(tower) * patches + attention,
-        )
-
-    def forward(self, rows: Iterable[Encoded]) -> Counter[str]:
-        """Operations of one forward pass over ``rows``, by part: language, attention, head and vision."""
-        found = Counter[str]()
-        for row in rows:
-            found["language"] += self.per_token * len(row.input_ids)
-            found["attention"] += self.per_token_pair * pairs_of_tokens(row)
-            found["head"] += self.per_label * trained_tokens(row)
-            found["vision"] += self.per_tile * row.tiles()
-        return found
-
-    def useful(self, rows: Iterable[Encoded], passes: Mapping[str, int]) -> dict[str, float]:
-        """Operations that training on ``rows`` needs, by part; activations computed again do not count.
-
-        ``passes``: see :func:`passes_of`.
-        """
-        once = self.forward(rows)
-        return {part: float(count * once[part]) for part, count in passes.items()}
-
-
-def passes_of(recipe: Recipe, stage: Stage) -> dict[str, int]:
-    """Return how many forward passes' worth of operations training needs, by part.
-
-    Backward costs as much as forward in layers whose weights are frozen, twice as much in others, and also in attention, which has no
-    weights. A frozen vision tower has no backward pass.
-    """
-    own = stage.trained_parts
-    learns = 3 if "language" in own else 2
-    vision = (3 if own else 2) if "vision" in (own or (recipe.adapter or Adapter()).targets) else 1
-    return {"language": learns, "attention": 3, "head": learns, "vision": vision}
-
-
-def pairs_of_tokens(row: Encoded) -> int:
-    """Number of pairs of tokens that attend to each other."""
-    return sum(size * (size + 1) // 2 for size in row.conversations)
 
 
 @dataclass(frozen=True)
@@ -104,7 +37,7 @@ class StageEstimate:
     tiles: int
     """Tiles in all steps; a tile counts each time it is used."""
     busy: float
-    """Average share of GPUs with work. Below 1 if steps have fewer lines than there are GPUs."""
+    """Average share of the GPUs' time with work. All wait for the one whose share of a step takes longest."""
     utilisation: float
     """Share of positions that are not padding."""
     petaflops: float
@@ -160,7 +93,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float | None = None) 
         operations = sum(count * seen.forward[part] for part, count in passes.items())
         if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
             operations += once.forward(prepared.data[plan.stage.name]).total()
-        busy = seen.lines / seen.places
+        busy = seen.work / seen.places
         return StageEstimate(
             stage=plan.stage.name,
             rows=plan.rows,
@@ -207,25 +140,25 @@ class _Seen:
     tiles: int = 0
     forward: Counter[str] = field(default_factory=Counter)
     """Operations of a forward pass, by part."""
-    lines: int = 0
-    places: int = 0
-    """Line slots in all batches of all GPUs."""
+    work: float = 0.0
+    """Operations of training, all passes."""
+    places: float = 0.0
+    """Operations that all GPUs could do until the slowest one finished its share of each step."""
 
 
 def _seen(prepared: Prepared, plan: StagePlan, gpus: int, once: Operations) -> _Seen:
     """Count the contents of exactly the steps that training will run."""
-    recipe, seen = prepared.recipe, _Seen()
-    at_once = recipe.micro_batch_size * gpus
+    recipe, seen, cost = prepared.recipe, _Seen(), once.cost(passes_of(prepared.recipe, plan.stage))
     for step in steps_of_stage(recipe, plan.stage, prepared.data, plan.steps):
         rows = [row for line in step for row in line]
         seen.tokens += sum(len(row.input_ids) for row in rows)
         seen.trained += sum(trained_tokens(row) for row in rows)
         seen.tiles += sum(row.tiles() for row in rows)
         seen.forward += once.forward(rows)
-        seen.lines += len(step)
-        # loop.micro_batches distributes lines evenly over batches, and all GPUs wait for the largest batch.
-        batches = -(-len(step) // at_once) * gpus
-        seen.places += batches * -(-len(step) // batches)
+        batches = batches_of_step(step, recipe.micro_batch_size, gpus, cost)
+        of_batch = [sum(cost(row) for line in batch for row in line if trained_tokens(row)) for batch in batches]
+        seen.work += sum(of_batch)
+        seen.places += gpus * max(sum(of_batch[rank::gpus]) for rank in range(gpus))
     return seen
 
 

@@ -6,10 +6,8 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -21,9 +19,9 @@ from chiron.training.batches import Decoder, PackedBatch, collate, one_ahead
 from chiron.training.checkpoint import TrainPosition
 from chiron.training.metrics import StepMetrics
 from chiron.training.model import ShardedLoss, gather, no_gradient_sync, part_of
-from chiron.training.packing import Line, StagePlan
+from chiron.training.packing import Cost, Line, StagePlan, micro_batches
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
+from chiron.training.rows import LossWeighting, token_weight, trained_tokens
 from chiron.training.tile_cache import TileCache
 
 
@@ -42,6 +40,8 @@ class TrainState:
     """How the model sees images."""
     tiles: TileCache | None = None
     """Decoded images on disk, if the recipe has them."""
+    cost: Cost | None = None
+    """Operations of a row, by which several processes share the rows of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def train_stage(
     state.loss.train()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
     todo = [step for number, step in enumerate(steps) if number >= position.step]
-    shares = [micro_batches(step, recipe.micro_batch_size, world, rank) for step in todo]
+    shares = [micro_batches(step, recipe.micro_batch_size, world, rank, state.cost) for step in todo]
     with (
         Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder,
         one_ahead(_collated(state, recipe, decoder.ahead(batch for share in shares for batch in share))) as ready,
@@ -257,21 +257,6 @@ def reference_log_probabilities(
     return found
 
 
-def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> list[list[Line]]:
-    """Split a step into batches and return those of this process.
-
-    Every process gets the same number of batches, because processes synchronize in each. Padding batches have no labels.
-    """
-    if not step:  # a stage without held-out rows
-        return []
-    rounds = -(-len(step) // (at_once * world))
-    groups = rounds * world
-    # Distribute lines evenly, so that no process waits long for another.
-    edges = [len(step) * i // groups for i in range(groups + 1)]
-    batches = [list(step[begin:end]) or [tuple(_silent(row) for row in step[0][:1])] for begin, end in pairwise(edges)]
-    return batches[rank::world]
-
-
 def step_weight(step: Sequence[Line], weighting: LossWeighting) -> float:
     """Total weight of a step: of its trained tokens, or the number of its preference pairs."""
     if pairs := sum(bool(row.lengths) for line in step for row in line):
@@ -289,10 +274,6 @@ def memory_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _silent(row: Encoded) -> Encoded:
-    return replace(row, labels=np.full_like(row.labels, IGNORED))
 
 
 @contextlib.contextmanager

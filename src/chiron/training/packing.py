@@ -3,15 +3,15 @@
 import itertools
 import random
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from chiron.errors import InputError
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import Encoded, trained_tokens
+from chiron.training.rows import IGNORED, Encoded, trained_tokens
 
 _ORDER, _BINS = 0, 1  # ids of the two random streams of an epoch
 
@@ -82,6 +82,8 @@ def _open(number: int, room: int, open_bins: dict[int, list[int]], rooms: list[i
 
 Line = tuple[Encoded, ...]
 """Rows packed into one sequence."""
+Cost = Callable[[Encoded], float]
+"""Operations that a row needs. Only the ratio between two rows matters."""
 
 
 @dataclass(frozen=True)
@@ -198,3 +200,61 @@ def _grouped(lines: Sequence[Line], stage: Stage) -> Iterator[list[Line]]:
             step, made = [], made + 1
     if step:
         yield step
+
+
+def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int, cost: Cost | None = None) -> list[list[Line]]:
+    """Split a step into batches and return those of this process.
+
+    Every process gets the same number of batches, because processes synchronize in each. Padding batches have no labels. With ``cost``,
+    several processes get rows that need about equally many operations: all wait for the slowest. The lines may then be shorter ones.
+    """
+    return batches_of_step(step, at_once, world, cost)[rank::world]
+
+
+def batches_of_step(step: Sequence[Line], at_once: int, world: int, cost: Cost | None = None) -> list[list[Line]]:
+    """Return the batches of all processes: number ``i`` is of process ``i % world``. See :func:`micro_batches`."""
+    if not step:  # a stage without held-out rows
+        return []
+    groups = -(-len(step) // (at_once * world)) * world
+    batches = _balanced(step, groups, at_once, cost) if cost is not None and world > 1 else None
+    if batches is None:
+        # As many lines in each, as far as possible.
+        edges = [len(step) * i // groups for i in range(groups + 1)]
+        batches = [list(step[begin:end]) for begin, end in pairwise(edges)]
+    return [batch or [tuple(_silent(row) for row in step[0][:1])] for batch in batches]
+
+
+def _balanced(step: Sequence[Line], groups: int, at_once: int, cost: Cost) -> list[list[Line]] | None:
+    """Pack the rows of a step again, into batches that need about equally many operations; None if they do not fit."""
+    rows = [row for line in step for row in line]
+    costs, lengths = [cost(row) for row in rows], [len(row.input_ids) for row in rows]
+    longest = max(sum(len(row.input_ids) for row in line) for line in step)
+    shared = _spread(costs, lengths, groups * at_once, longest)
+    if shared is None:
+        return None
+    lines = [members for members in shared if members]
+    sums = [sum(costs[i] for i in members) for members in lines]
+    batches = _spread(sums, [1] * len(lines), groups, at_once)
+    return batches and [[tuple(rows[i] for i in lines[number]) for number in batch] for batch in batches]
+
+
+def _spread(costs: Sequence[float], sizes: Sequence[int], count: int, room: int) -> list[list[int]] | None:
+    """Put each item, the dearest first, into the cheapest of ``count`` groups that has room for its size; None if none has.
+
+    Members and groups are in a fixed order, so that all processes find the same.
+    """
+    groups: list[list[int]] = [[] for _ in range(count)]
+    cheapest, left = [(0.0, number) for number in range(count)], [room] * count
+    for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        place = next((at for at, (_, number) in enumerate(cheapest) if left[number] >= sizes[item]), None)
+        if place is None:
+            return None
+        spent, number = cheapest.pop(place)
+        groups[number].append(item)
+        left[number] -= sizes[item]
+        insort(cheapest, (spent + costs[item], number))
+    return groups
+
+
+def _silent(row: Encoded) -> Encoded:
+    return replace(row, labels=np.full_like(row.labels, IGNORED))

@@ -29,6 +29,7 @@ from chiron.training.loop import (
 from chiron.training.memory import choose_recomputed
 from chiron.training.metrics import HeldOut, StepMetrics, read_metrics
 from chiron.training.model import Loss, ShardedLoss, compile_layers, copy_from_shards, gather_state, sharded, split_state, trained_state
+from chiron.training.operations import Operations, passes_of
 from chiron.training.packing import Line, StagePlan, bins, steps_of_stage
 from chiron.training.recipe import Recipe, Stage
 from chiron.training.rows import Encoded
@@ -218,6 +219,7 @@ def _train_state(run: RunContext, model: nn.Module, plan: StagePlan, resumed: Tr
     prepared, accelerator = run.prepared, run.accelerator
     recipe, world = prepared.recipe, accelerator.num_processes
     left = resumed if resumed is not None and resumed.position.step else None
+    cost = Operations.of(model, prepared.base.family).cost(passes_of(recipe, plan.stage))
     if recipe.shard and world > 1:
         if isinstance(recipe.gradient_checkpointing, int):  # "auto" is "all": the free memory of a shard is not measured
             choose_recomputed(Loss(model), recipe, accelerator.device)
@@ -245,7 +247,7 @@ def _train_state(run: RunContext, model: nn.Module, plan: StagePlan, resumed: Tr
             raise InputError(f"the last checkpoint was written by {wrote}: resume with as many or fewer (these are {world})")
         restore_random_states(mine)
     pad_id = prepared.base.tokenizer.pad_token_id or 0
-    return TrainState(loss, parameters, optimizer, accelerator, pad_id, prepared.base.layout, run.tiles)
+    return TrainState(loss, parameters, optimizer, accelerator, pad_id, prepared.base.layout, run.tiles, cost)
 
 
 def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from chiron.training.estimate import Operations, passes_of
 from chiron.training.metrics import read_metrics
+from chiron.training.operations import Operations, passes_of
 from chiron.training.packing import steps_of_stage
 from chiron.training.session import Prepared
 
