@@ -1,6 +1,6 @@
 """Several GPUs, simulated: how evenly they share the steps of a training, and what exchanging gradients costs.
 
-``python -m bench.scaling``. Nothing here ran on several GPUs. The rows and their lengths are those of :mod:`bench.train_throughput`, and the
+``python -m bench.scaling``. Nothing here ran on several GPUs. The rows are those of :mod:`bench.train_throughput`, and the
 steps, lines and shares are the trainer's own. Assumed: a GPU's time for a line is proportional to its useful operations, at the speed that
 one H200 reached; a ring exchanges the gradients at the end of a step, and nothing hides it.
 """
