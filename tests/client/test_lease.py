@@ -185,56 +185,77 @@ def random_holder(file: Path, holder: str, spent: float, parent: Connection) -> 
         asyncio.run(spend_until_none_is_left(leases, holder, spent, parent))
 
 
+class Holders:
+    """Processes that spend one budget, each with a pipe on which it reports its costs."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.running: dict[Connection, tuple[str, Any]] = {}
+        self.costs: dict[str, list[float]] = {}
+        """By holder: what its ledger took over, then every cost."""
+
+    def start(self, holder: str, spent: float) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        here, there = spawn.Pipe()
+        process = spawn.Process(target=random_holder, args=(self._file, holder, spent, there), daemon=True)
+        process.start()
+        there.close()
+        self.running[here], self.costs[holder] = (holder, process), [spent]
+
+    def read(self, connection: Connection) -> bool:
+        """Read one cost. Returns whether there was one; otherwise the process has ended."""
+        try:
+            self.costs[self.running[connection][0]] += struct.unpack("d", connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            connection.close()
+            self.running.pop(connection)[1].join()
+            return False
+        return True
+
+    def pay(self) -> None:
+        """Let every process that reported a cost continue."""
+        for connection in wait(list(self.running)):
+            assert isinstance(connection, Connection)
+            if self.read(connection):
+                connection.send_bytes(b"paid")
+
+    def kill(self, connection: Connection) -> str:
+        holder, process = self.running[connection]
+        process.kill()
+        while self.read(connection):
+            pass
+        return str(holder)
+
+    def calls(self) -> int:
+        return sum(len(costs) - 1 for costs in self.costs.values())
+
+    def billed(self) -> float:
+        return sum(sum(costs[1:]) for costs in self.costs.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_processes_that_are_killed_and_continued_at_random_never_hold_more_than_the_budget(tmp_path: Path, seed: int) -> None:
     limit, dice, file = 10.0, random.Random(seed), tmp_path / "leases.sqlite"
-    broker, spawn = Broker(limit, 0.0, 3, file, shared=True), multiprocessing.get_context("spawn")
-    running: dict[Connection, tuple[str, Any]] = {}
-    costs: dict[str, list[float]] = {}
-    """What each holder has spent, first what its ledger took over."""
-
-    def start(holder: str, spent: float) -> None:
-        here, there = spawn.Pipe()
-        process = spawn.Process(target=random_holder, args=(file, holder, spent, there), daemon=True)
-        process.start()
-        there.close()
-        running[here], costs[holder] = (holder, process), [spent]
-
-    def bill(connection: Connection) -> bool:
-        try:
-            costs[running[connection][0]] += struct.unpack("d", connection.recv_bytes())
-        except (EOFError, ConnectionResetError):
-            connection.close()
-            running.pop(connection)[1].join()
-            return False
-        return True
-
+    broker, holders = Broker(limit, 0.0, 3, file, shared=True), Holders(file)
     for part in range(3):
         broker.open(f"{part}-0", 0.0)
-        start(f"{part}-0", 0.0)
-    bills, kills, sent, next_kill = 0, 0, 0.0, 50
-    while running:
-        for connection in [one for one in wait(list(running)) if isinstance(one, Connection)]:
-            if bill(connection):
-                bills, sent = bills + 1, sent + costs[running[connection][0]][-1]
-                connection.send_bytes(b"paid")
+        holders.start(f"{part}-0", 0.0)
+    kills, next_kill = 0, 50
+    while holders.running:
+        holders.pay()
         assert sum(lease.usd for lease in open_leases(file)) <= limit + 1e-9
-        for holder, _ in running.values():
-            assert sum(costs[holder]) <= broker.granted(holder) + 1e-9  # written before it is spent
-        if bills >= next_kill and kills < 6 and running:
-            connection = dice.choice(list(running))
-            holder, process = running[connection]
-            process.kill()
-            while bill(connection):
-                sent += costs[holder][-1]
-            part, attempt = map(int, holder.split("-"))
-            copied = sum(costs[holder][: dice.randrange(1, len(costs[holder]) + 1)])  # its last costs are in no copy
+        for holder, _ in holders.running.values():
+            assert sum(holders.costs[holder]) <= broker.granted(holder) + 1e-9  # written before it is spent
+        if holders.calls() >= next_kill and kills < 6 and holders.running:
+            lost = holders.kill(dice.choice(list(holders.running)))
+            part, attempt = map(int, lost.split("-"))
+            copied = sum(holders.costs[lost][: dice.randrange(1, len(holders.costs[lost]) + 1)])  # its last costs are in no copy
             broker.take_over([f"{part}-{n}" for n in range(attempt + 1)], f"{part}-{attempt + 1}", copied)
-            start(f"{part}-{attempt + 1}", copied)
-            kills, next_kill = kills + 1, bills + dice.randrange(10, 60)
+            holders.start(f"{part}-{attempt + 1}", copied)
+            kills, next_kill = kills + 1, holders.calls() + dice.randrange(10, 60)
     assert kills == 6
-    assert sent <= limit + 1e-9
+    assert holders.billed() <= limit + 1e-9
     assert limit - 0.05 <= sum(lease.usd for lease in open_leases(file)) <= limit + 1e-9
     broker.disconnect()
 
@@ -273,8 +294,10 @@ def test_no_process_waits_for_the_file_while_others_use_it_again_and_again(tmp_p
     for holder in "abcd":
         broker.open(holder, 0.0)
     broker.disconnect()
-    works = [lease_some, use_for_long, use_for_long, use_for_long]
-    processes = [spawn.Process(target=work, args=(file, holder, ready, over, counts), daemon=True) for work, holder in zip(works, "abcd", strict=True)]
+    processes = [
+        spawn.Process(target=lease_some if holder == "a" else use_for_long, args=(file, holder, ready, over, counts), daemon=True)
+        for holder in "abcd"
+    ]
     for process in processes:
         process.start()
     used = sum(counts.get() for _ in processes)
@@ -335,7 +358,7 @@ def test_a_lease_file_that_is_removed_or_replaced_while_it_is_open_stops_the_run
         file.unlink()
         later = create() if is_replaced else None
         for _ in range(2):
-            for ask in (lambda: leases.lease(0.1), lambda: leases.give_back(0.1), lambda: leases.pace({})):
+            for ask in (lambda: leases.lease(0.1), lambda: leases.lease(9.0), lambda: leases.give_back(0.1), lambda: leases.pace({})):
                 with pytest.raises(RunStopped, match=r"leases.sqlite cannot be used .*: run the same command again"):
                     asyncio.run(ask())
         assert file.exists() == is_replaced

@@ -90,18 +90,21 @@ class Broker:
             OSError, sqlite3.Error: it does not exist, or cannot be used.
         """
         broker = cls.__new__(cls)
-        broker._file = file.resolve()
-        # Open while SQLite opens it too: the inode cannot be used again, so that a replaced file is noticed.
+        broker._connect(file)  # noqa: SLF001 - of this class
+        return broker
+
+    def _connect(self, file: Path) -> None:
+        self._file = file.resolve()
+        # Open while SQLite opens it too: its inode cannot be used again, so that a replaced file is noticed.
         descriptor = os.open(file, os.O_RDWR)
         try:
-            broker._db = sqlite3.connect(
-                f"{broker._file.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY, check_same_thread=False
+            self._db = sqlite3.connect(
+                f"{self._file.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY, check_same_thread=False
             )
         except sqlite3.Error:
             os.close(descriptor)
             raise
-        broker._share(descriptor)
-        return broker
+        self._share(descriptor)
 
     def _share(self, descriptor: int) -> None:
         self._descriptor, self._took, self._synchronous = descriptor, 0.001, ""
@@ -127,7 +130,8 @@ class Broker:
         usd = 0.0
         with self._alone(in_place=True):
             row = self._row(
-                "SELECT budget.usd, workers, booked + (SELECT SUM(usd) FROM leases) FROM budget, leases WHERE holder = ? AND NOT lost", holder
+                "SELECT budget.usd, workers, booked + (SELECT SUM(usd) FROM leases) FROM budget, leases WHERE holder = ? AND NOT lost",
+                holder,
             )
             if row is not None and amount <= (free := row[0] - row[2]):
                 usd = float(min(free, max(amount, min(free / (_SHARE * row[1]), _CALLS * amount))))
