@@ -260,26 +260,19 @@ def test_processes_that_are_killed_and_continued_at_random_never_hold_more_than_
     broker.disconnect()
 
 
-def lease_some(file: Path, holder: str, ready: Any, over: Any, counts: Any) -> None:
-    async def main() -> None:
-        with closing(FileLeases(file, holder)) as leases:
-            ready.wait()
-            for _ in range(20):
-                assert await leases.lease(0.001)
-            over.set()
-            counts.put(0)
+def use_the_file(file: Path, holder: str, ready: Any, over: Any, counts: Any) -> None:
+    """As holder ``a``, get 20 leases. As another one, use the file for long, again and again, until the first one has them."""
 
-    asyncio.run(main())
-
-
-def use_for_long(file: Path, holder: str, ready: Any, over: Any, counts: Any) -> None:
     async def main() -> None:
         count, paces = 0, {f"endpoint {n}": Pace(1, 1.0, 0.0) for n in range(1000)}
         with closing(FileLeases(file, holder)) as leases:
             ready.wait()
-            while not over.is_set():
+            while holder != "a" and not over.is_set():
                 await leases.pace(paces)
                 count += 1
+            for _ in range(20 if holder == "a" else 0):
+                assert await leases.lease(0.001)
+            over.set()
             counts.put(count)
 
     asyncio.run(main())
@@ -294,10 +287,7 @@ def test_no_process_waits_for_the_file_while_others_use_it_again_and_again(tmp_p
     for holder in "abcd":
         broker.open(holder, 0.0)
     broker.disconnect()
-    processes = [
-        spawn.Process(target=lease_some if holder == "a" else use_for_long, args=(file, holder, ready, over, counts), daemon=True)
-        for holder in "abcd"
-    ]
+    processes = [spawn.Process(target=use_the_file, args=(file, holder, ready, over, counts), daemon=True) for holder in "abcd"]
     for process in processes:
         process.start()
     used = sum(counts.get() for _ in processes)
