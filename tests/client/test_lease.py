@@ -191,13 +191,11 @@ class Holders:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.running: dict[Connection, tuple[str, Any]] = {}
-        self.costs: dict[str, list[float]] = {}
-        """By holder: what its ledger took over, then every cost."""
+        self.costs: dict[str, list[float]] = {}  # by holder: what its ledger took over, then every cost
 
     def start(self, holder: str, spent: float) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        here, there = spawn.Pipe()
-        process = spawn.Process(target=random_holder, args=(self._file, holder, spent, there), daemon=True)
+        here, there = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=random_holder, args=(self._file, holder, spent, there), daemon=True)
         process.start()
         there.close()
         self.running[here], self.costs[holder] = (holder, process), [spent]
