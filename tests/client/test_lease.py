@@ -4,8 +4,12 @@ import asyncio
 import multiprocessing
 import random
 import sqlite3
+import struct
 from collections.abc import Mapping
+from contextlib import closing
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +158,142 @@ def test_processes_that_share_a_file_spend_one_budget_to_its_end_and_never_more(
     assert sum(lease.usd for lease in open_leases(file)) == pytest.approx(sum(spent))
 
 
+async def spend_until_none_is_left(leases: FileLeases, holder: str, spent: float, parent: Connection) -> None:
+    """Lease, spend and give back at random. Report every cost to the parent before it is spent, and wait for its answer."""
+    dice, held = random.Random(holder), spent
+    while True:
+        amount = dice.uniform(0.001, 0.05)
+        if spent + amount > held:
+            granted = await leases.lease(spent + amount - held)
+            held += granted
+            if not granted:
+                held = spent
+                if not await leases.give_back(spent):
+                    return await leases.end(spent)
+                continue
+        cost = dice.uniform(0.0, amount)
+        parent.send_bytes(struct.pack("d", cost))
+        parent.recv_bytes()
+        spent += cost
+        if dice.random() < 0.1:
+            held = spent
+            await leases.give_back(spent)
+
+
+def random_holder(file: Path, holder: str, spent: float, parent: Connection) -> None:
+    with closing(FileLeases(file, holder)) as leases:
+        asyncio.run(spend_until_none_is_left(leases, holder, spent, parent))
+
+
+class Holders:
+    """Processes that spend one budget, each with a pipe on which it reports its costs."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.running: dict[Connection, tuple[str, Any]] = {}
+        self.costs: dict[str, list[float]] = {}  # by holder: what its ledger took over, then every cost
+
+    def start(self, holder: str, spent: float) -> None:
+        here, there = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=random_holder, args=(self._file, holder, spent, there), daemon=True)
+        process.start()
+        there.close()
+        self.running[here], self.costs[holder] = (holder, process), [spent]
+
+    def read(self, connection: Connection) -> bool:
+        """Read one cost. Returns whether there was one; otherwise the process has ended."""
+        try:
+            self.costs[self.running[connection][0]] += struct.unpack("d", connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            connection.close()
+            self.running.pop(connection)[1].join()
+            return False
+        return True
+
+    def pay(self) -> None:
+        """Let every process that reported a cost continue."""
+        for connection in wait(list(self.running)):
+            assert isinstance(connection, Connection)
+            if self.read(connection):
+                connection.send_bytes(b"paid")
+
+    def kill(self, connection: Connection) -> str:
+        holder, process = self.running[connection]
+        process.kill()
+        while self.read(connection):
+            pass
+        return str(holder)
+
+    def calls(self) -> int:
+        return sum(len(costs) - 1 for costs in self.costs.values())
+
+    def billed(self) -> float:
+        return sum(sum(costs[1:]) for costs in self.costs.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_processes_that_are_killed_and_continued_at_random_never_hold_more_than_the_budget(tmp_path: Path, seed: int) -> None:
+    limit, dice, file = 10.0, random.Random(seed), tmp_path / "leases.sqlite"
+    broker, holders = Broker(limit, 0.0, 3, file, shared=True), Holders(file)
+    for part in range(3):
+        broker.open(f"{part}-0", 0.0)
+        holders.start(f"{part}-0", 0.0)
+    kills, next_kill = 0, 50
+    while holders.running:
+        holders.pay()
+        assert sum(lease.usd for lease in open_leases(file)) <= limit + 1e-9
+        for holder, _ in holders.running.values():
+            assert sum(holders.costs[holder]) <= broker.granted(holder) + 1e-9  # written before it is spent
+        if holders.calls() >= next_kill and kills < 6 and holders.running:
+            lost = holders.kill(dice.choice(list(holders.running)))
+            part, attempt = map(int, lost.split("-"))
+            copied = sum(holders.costs[lost][: dice.randrange(1, len(holders.costs[lost]) + 1)])  # its last costs are in no copy
+            broker.take_over([f"{part}-{n}" for n in range(attempt + 1)], f"{part}-{attempt + 1}", copied)
+            holders.start(f"{part}-{attempt + 1}", copied)
+            kills, next_kill = kills + 1, holders.calls() + dice.randrange(10, 60)
+    assert kills == 6
+    assert holders.billed() <= limit + 1e-9
+    assert limit - 0.05 <= sum(lease.usd for lease in open_leases(file)) <= limit + 1e-9
+    broker.disconnect()
+
+
+def use_the_file(file: Path, holder: str, ready: Any, over: Any, counts: Any) -> None:
+    """As holder ``a``, get 20 leases. As another one, use the file for long, again and again, until the first one has them."""
+
+    async def main() -> None:
+        count, paces = 0, {f"endpoint {n}": Pace(1, 1.0, 0.0) for n in range(1000)}
+        with closing(FileLeases(file, holder)) as leases:
+            ready.wait()
+            while holder != "a" and not over.is_set():
+                await leases.pace(paces)
+                count += 1
+            for _ in range(20 if holder == "a" else 0):
+                assert await leases.lease(0.001)
+            over.set()
+            counts.put(count)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_no_process_waits_for_the_file_while_others_use_it_again_and_again(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    broker = Broker(1e9, 0.0, 4, file, shared=True)
+    spawn = multiprocessing.get_context("spawn")
+    ready, over, counts = spawn.Barrier(4), spawn.Event(), spawn.SimpleQueue()
+    for holder in "abcd":
+        broker.open(holder, 0.0)
+    broker.disconnect()
+    processes = [spawn.Process(target=use_the_file, args=(file, holder, ready, over, counts), daemon=True) for holder in "abcd"]
+    for process in processes:
+        process.start()
+    used = sum(counts.get() for _ in processes)
+    for process in processes:
+        process.join()
+    assert used < 120  # the other three, during 20 leases of the first: with SQLite's own waiting, 200 to 800
+
+
 def test_the_next_attempt_takes_over_what_the_copy_has_and_the_rest_stays_taken(tmp_path: Path) -> None:
     file = tmp_path / "leases.sqlite"
     Broker(1.0, 0.0, 1, file, shared=True).disconnect()
@@ -184,11 +324,35 @@ def test_money_of_a_killed_holder_is_not_waited_for_without_end(tmp_path: Path) 
 def test_a_lease_file_that_was_removed_stops_the_run(tmp_path: Path) -> None:
     file = tmp_path / "leases.sqlite"
     Broker(1.0, 0.0, 1, file, shared=True).disconnect()
-    leases = FileLeases(file, "a")
-    file.unlink()
-    with pytest.raises(RunStopped, match=r"leases.sqlite cannot be used .*: run the same command again"):
-        asyncio.run(leases.lease(0.1))
+    with closing(FileLeases(file, "a")) as leases:
+        file.unlink()
+        with pytest.raises(RunStopped, match=r"leases.sqlite cannot be used .*: run the same command again"):
+            asyncio.run(leases.lease(0.1))
     assert not file.exists()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_lease_file_that_is_removed_or_replaced_while_it_is_open_stops_the_run(tmp_path: Path, is_replaced: bool) -> None:
+    file = tmp_path / "leases.sqlite"
+
+    def create() -> Broker:
+        broker = Broker(1.0, 0.0, 1, file, shared=True)
+        broker.open("a", 0.0)
+        return broker
+
+    with closing(FileLeases(file, "a")) as leases:
+        create().disconnect()
+        assert asyncio.run(leases.lease(0.1))
+        file.unlink()
+        later = create() if is_replaced else None
+        for _ in range(2):
+            for ask in (lambda: leases.lease(0.1), lambda: leases.lease(9.0), lambda: leases.give_back(0.1), lambda: leases.pace({})):
+                with pytest.raises(RunStopped, match=r"leases.sqlite cannot be used .*: run the same command again"):
+                    asyncio.run(ask())
+        assert file.exists() == is_replaced
+        if later is not None:
+            assert later.granted("a") == 0.0
+            later.disconnect()
 
 
 def test_leases_of_an_earlier_version_are_counted(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, closing, contextmanager
 from importlib.metadata import version
 from os.path import relpath
 from pathlib import Path
@@ -195,16 +195,16 @@ async def _run_part(run: Path, number: int, record: dict[str, Any], part: Part) 
     earlier = await asyncio.to_thread(storage.copies_of, fields["name"])
     resumes = earlier[-1] if earlier else None
     name = await asyncio.to_thread(_take_over, run / LEASES, fields["name"], earlier, spent_in_copy(storage, resumes))
-    leases = FileLeases(run / LEASES, name)
-    runner = PartRunner(PartTask(**{**fields, "name": name, "part": part, "resumes": resumes}), leases)
-    for number_of_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        # Slurm sends some of them twice: to the script, which passes them on, and to all processes.
-        asyncio.get_running_loop().add_signal_handler(number_of_signal, runner.stop)
-    end = await runner.run()
-    if end.problem is None and not isinstance(end.halted, DiskError):
-        await leases.end(end.state.spent_usd)
-        for old in earlier:
-            await asyncio.to_thread(storage.delete, old)
+    with closing(FileLeases(run / LEASES, name)) as leases:
+        runner = PartRunner(PartTask(**{**fields, "name": name, "part": part, "resumes": resumes}), leases)
+        for number_of_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            # Slurm sends some of them twice: to the script, which passes them on, and to all processes.
+            asyncio.get_running_loop().add_signal_handler(number_of_signal, runner.stop)
+        end = await runner.run()
+        if end.problem is None and not isinstance(end.halted, DiskError):
+            await leases.end(end.state.spent_usd)
+            for old in earlier:
+                await asyncio.to_thread(storage.delete, old)
     return end
 
 
@@ -218,7 +218,7 @@ def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
             broker.take_over(before, name, spent)
         finally:
             broker.disconnect()
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise InputError(f"{file} cannot be used ({error}): every node must see the run directory, on a file system with locks") from error
     return name
 
