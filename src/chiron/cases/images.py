@@ -165,8 +165,9 @@ def _fits(size: int, name: str) -> None:
 
 
 def _decode(data: bytes, name: str, look: Callable[[Image.Image], Seen], *, pixels: bool = True) -> tuple[int, int, Seen]:
-    """Return width, height and the result of ``look``. With ``pixels``, the image is decoded before ``look``; else only if that is the way to
-    find damage.
+    """Return width, height and the result of ``look``.
+
+    ``pixels``: decode the image first, also if its checksums already show that it is not damaged.
     """
     try:
         with warnings.catch_warnings():
