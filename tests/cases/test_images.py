@@ -112,12 +112,14 @@ def problem(folder: ImageFolder, name: str, keep: Keep | None = None) -> str | N
 
 @pytest.mark.parametrize(("kind", "data"), [pytest.param(kind, data, id=f"{kind}-{mode}") for kind, mode, data in IMAGES])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(choices=st.data())
-def test_a_file_that_is_sent_unchanged_is_refused_for_the_same_damage(tmp_path: Path, kind: str, data: bytes, choices: st.DataObject) -> None:
+@given(chosen=st.data())
+def test_a_file_that_is_sent_unchanged_is_refused_for_the_same_damage(
+    tmp_path: Path, kind: str, data: bytes, chosen: st.DataObject
+) -> None:
     damaged = bytearray(data)
-    for place, bits in choices.draw(st.dictionaries(st.integers(0, len(data) - 1), st.integers(1, 255), max_size=8)).items():
+    for place, bits in chosen.draw(st.dictionaries(st.integers(0, len(data) - 1), st.integers(1, 255), max_size=8)).items():
         damaged[place] ^= bits
-    (tmp_path / "a").write_bytes(damaged[: choices.draw(st.just(len(data)) | st.integers(1, len(data)))])
+    (tmp_path / "a").write_bytes(damaged[: chosen.draw(st.just(len(data)) | st.integers(1, len(data)))])
     folder = ImageFolder(tmp_path)
     assert problem(folder, "a", PictureStore().keep) == problem(folder, "a"), kind
 
