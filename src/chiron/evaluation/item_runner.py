@@ -1,11 +1,10 @@
 """Ask a model one item: load its pictures, read the reply with the protocol, and compute the verdict and extra scores."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 from typing import Protocol as Door
 
 from chiron.cases.images import ImageProblem
@@ -28,10 +27,6 @@ UNSCORED = "a further score is pending"
 """Prefix of the problem of an item that has a verdict but lacks an extra score."""
 UNSCORED_FOR_GOOD = "a further score is refused"
 """Prefix used instead of ``UNSCORED`` where every failed call would be refused again."""
-
-_AT_ONCE = 8
-"""Maximum number of units whose images one thread checks in a row."""
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -79,50 +74,6 @@ class AskSettings:
     family: ReplyFormat | None = None
 
 
-class _Threads(Generic[Result]):
-    """Runs functions in worker threads.
-
-    Those that arrive in one iteration of the event loop share threads: waking one takes as much CPU time as checking a small image.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Callable[[], Result], asyncio.Future[Result]]] = []
-
-    async def run(self, function: Callable[[], Result]) -> Result:
-        """Return the function's result, or raise its exception."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._start, loop)
-        self._waiting.append((function, future := loop.create_future()))
-        return await future
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        waiting, self._waiting = self._waiting, []
-        for first in range(0, len(waiting), _AT_ONCE):
-            functions, futures = zip(*waiting[first : first + _AT_ONCE], strict=True)
-            loop.run_in_executor(None, _outcomes, functions).add_done_callback(partial(_deliver, futures))
-
-
-def _outcomes(functions: Sequence[Callable[[], Result]]) -> list[Result | Exception]:
-    outcomes: list[Result | Exception] = []
-    for function in functions:
-        try:
-            outcomes.append(function())
-        except Exception as error:  # noqa: BLE001 - raised where the function was passed
-            outcomes.append(error)
-    return outcomes
-
-
-def _deliver(futures: Sequence[asyncio.Future[Result]], ended: "asyncio.Future[list[Result | Exception]]") -> None:
-    for future, outcome in zip(futures, ended.result(), strict=True):
-        if future.cancelled():
-            continue
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
-
 @dataclass(frozen=True)
 class ItemRunner:
     """Asks units and returns their results."""
@@ -135,7 +86,6 @@ class ItemRunner:
     """Gives the verdicts that the protocol leaves to a judge."""
     extra_scores: Sequence[ExtraScore] = ()
     checkers: Sequence[ClaimChecker] = ()
-    _in_threads: _Threads[tuple[ImagePart, ...]] = field(default_factory=_Threads, init=False)
 
     async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
         """Ask one unit and return its result.
@@ -152,7 +102,7 @@ class ItemRunner:
         if (most := self.settings.max_images) is not None and len(item.images) > most:
             return self.unusable(unit, f"it has {len(item.images)} images, but the model takes at most {most} (evaluation.max_images)")
         try:
-            pictures = await self._in_threads.run(partial(self._pictures, unit, item))
+            pictures = await asyncio.to_thread(self._pictures, unit, item)
         except ImageProblem as problem:
             return self.unusable(unit, str(problem))
         call = self._call(unit, item, pictures)
