@@ -76,7 +76,7 @@ class ImageSource:
         return name
 
     def check(self, name: str, keep: Keep | None = None) -> ImageFile:
-        """Find an image and decode it fully; the result is cached. Slow, so call it in a thread.
+        """Find and check an image; the result is cached. Slow, so call it in a thread.
 
         Args:
             name: name of the image.
