@@ -109,7 +109,8 @@ def own_images(folder: Path) -> None:
     check, store, side = ImageFolder(root).check, PictureStore(), 1536
     hashes = {name: check(name, store.keep).sha256 for name in files}
     parts: dict[str, Callable[[str], object]] = {
-        "find, read, decode and hash (once)": check,
+        "find, read, hash and check (once)": lambda name: check(name, store.keep),
+        "the same for another format: decode": check,
         "of it, decode": lambda name: Image.open(io.BytesIO(files[name])).load(),
         "encode the checked file for the call": lambda name: store.ready(ImagePart(hashes[name], side)),
         "without the checked file: read, hash and encode": lambda name: encode_data_url(root / name, side, sha256=hashes[name]),

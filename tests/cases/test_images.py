@@ -1,11 +1,16 @@
 """Every image is checked inside its fence before anything is paid for."""
 
+import io
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.cases.images import FORMATS, ImageFolder, ImageProblem, Keep
+from chiron.client.call import ImagePart
+from chiron.client.images import PictureStore
 from tests.support.cases import write_png
 
 
@@ -82,3 +87,46 @@ def test_a_folder_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(ImageProblem, match="not a file"):
         ImageFolder(tmp_path).check("a.png")
+
+
+def encoded(kind: str, mode: str) -> bytes:
+    """A small image with noise, so that its compressed pixels are most of the file."""
+    noise = Image.effect_noise((48, 40), 90)
+    image = Image.merge("RGB", [noise, noise.rotate(90, expand=False), noise.rotate(180)]) if mode == "RGB" else noise.convert(mode)
+    out = io.BytesIO()
+    image.save(out, kind)
+    return out.getvalue()
+
+
+IMAGES = [(kind, mode, encoded(kind, mode)) for kind in FORMATS for mode in ("L", "RGB")]
+IMAGES.append(("PNG", "P", encoded("PNG", "P")))
+
+
+def problem(folder: ImageFolder, name: str, keep: Keep | None = None) -> str | None:
+    try:
+        folder.check(name, keep)
+    except ImageProblem as found:
+        return str(found)
+    return None
+
+
+@pytest.mark.parametrize(("kind", "data"), [pytest.param(kind, data, id=f"{kind}-{mode}") for kind, mode, data in IMAGES])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chosen=st.data())
+def test_a_file_that_is_sent_unchanged_is_refused_for_the_same_damage(
+    tmp_path: Path, kind: str, data: bytes, chosen: st.DataObject
+) -> None:
+    damaged = bytearray(data)
+    for place, bits in chosen.draw(st.dictionaries(st.integers(0, len(data) - 1), st.integers(1, 255), max_size=8)).items():
+        damaged[place] ^= bits
+    (tmp_path / "a").write_bytes(damaged[: chosen.draw(st.just(len(data)) | st.integers(1, len(data)))])
+    folder = ImageFolder(tmp_path)
+    assert problem(folder, "a", PictureStore().keep) == problem(folder, "a"), kind
+
+
+def test_the_pixels_of_a_png_with_valid_checksums_are_left_to_the_endpoint(tmp_path: Path) -> None:
+    (tmp_path / "hollow.png").write_bytes(png_header(64, 64))
+    store, folder = PictureStore(), ImageFolder(tmp_path)
+    image = folder.check("hollow.png", store.keep)
+    assert store.ready(ImagePart(image.sha256, 64)) is not None
+    assert "damaged" in (problem(folder, "hollow.png") or ""), "where the pixels are used, they are decoded"

@@ -183,6 +183,20 @@ def test_what_the_endpoint_refuses_of_all_items_is_not_theirs(tmp_path: Path) ->
         assert run(tmp_path, write(tmp_path, endpoint.base_url)).pending == 0
 
 
+def test_damaged_images_cost_nothing_and_the_items_between_them_are_asked(tmp_path: Path) -> None:
+    rows = [{"image": [f"{n}.png"], "question": "is it?", "answer": "yes"} for n in range(30)]
+    published.jsonl(tmp_path / "d" / "test.jsonl", rows)
+    for number in range(30):
+        whole = write_png(tmp_path / "d" / f"{number}.png", seed=number)
+        if number % 3 == 0:
+            whole.write_bytes(whole.read_bytes()[: -100 - number])
+    with Endpoint(answers) as endpoint:
+        run(tmp_path, write(tmp_path, endpoint.base_url))
+    assert endpoint.seen.requests == 20
+    assert [number for number, line in enumerate(lines(tmp_path)) if line.verdict == Verdict.UNUSABLE] == list(range(0, 30, 3))
+    assert all(f"'{3 * n}.png' is truncated or damaged" in line.problem for n, line in enumerate(lines(tmp_path)[::3]))
+
+
 def test_missing_images_and_too_many_are_unusable_and_stay_in_n(tmp_path: Path) -> None:
     rows = [{"image": name, "question": "is it?", "answer": "yes"} for name in (["a.png"], ["lost.png"], ["a.png"] * 33)]
     published.jsonl(tmp_path / "d" / "test.jsonl", rows)

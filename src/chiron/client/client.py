@@ -231,7 +231,7 @@ class ModelClient:
                     reply = await self._attempt(call, endpoint, epoch, reservation, bill)
                 finally:
                     spent.last_attempt = asyncio.get_running_loop().time() - began
-                return replace(reply, attempts=attempts)
+                return reply if attempts == reply.attempts else replace(reply, attempts=attempts)
 
         try:
             reply = await retry_call(
@@ -340,7 +340,8 @@ class ModelClient:
             await reservation.settle(cost)
         if cost > most:
             self._surprised(call, endpoint, cost)
-        return replace(reply, cost_usd=None if endpoint.price is None else cost)
+        cost_usd = None if endpoint.price is None else cost
+        return reply if cost_usd == reply.cost_usd else replace(reply, cost_usd=cost_usd)
 
     async def _wait(self, seconds: float) -> None:
         """Wait between attempts, or until the run stops."""

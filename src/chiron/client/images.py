@@ -56,7 +56,7 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class _CheckedFile:
-    """A file whose pixels were decoded without an error."""
+    """A file that was checked for damage."""
 
     data: bytes
     media: str | None
@@ -102,14 +102,14 @@ class PictureStore:
         self._paths[sha256] = path
 
     def keep(self, sha256: str, data: bytes, image: Image.Image) -> None:
-        """Keep a file that was just decoded until its call is sent, so that it is read once. The oldest files make room for new ones.
+        """Keep a file that was just checked until its call is sent, so that it is read once. The oldest files make room for new ones.
 
         Args:
             sha256: SHA-256 (hex) of ``data``.
             data: bytes of the file.
-            image: its decoded pixels.
+            image: the opened file; its pixels need not be decoded.
         """
-        checked = _CheckedFile(data, _sent_unchanged(image, _orientation(image)), max(image.size))
+        checked = _CheckedFile(data, _sent_unchanged(image, _noted(image, data)), max(image.size))
         with self._lock:
             self._forget(sha256)
             self._checked[sha256] = checked

@@ -116,21 +116,20 @@ class ItemRunner:
 
     def unusable(self, unit: Unit, problem: str) -> ItemResult:
         """Return the result of an item that cannot be asked."""
-        return replace(self._line(unit), verdict=Verdict.UNUSABLE, problem=problem)
+        return self._line(unit, Verdict.UNUSABLE, problem=problem)
 
     def pending(self, unit: Unit, problem: str) -> ItemResult:
         """Return the result of an item whose calls have no answer yet."""
-        return replace(self._line(unit), problem=problem)
+        return self._line(unit, Verdict.PENDING, problem=problem)
 
     async def _result(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:
         parsed = self.settings.protocol.read(item, reply.text, self.settings.family)
-        problem = f"the reply contains only thinking: {MORE_SPACE}" if reply.only_thinking else ""
-        line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key, problem=problem)
+        problem, unjudged = f"the reply contains only thinking: {MORE_SPACE}" if reply.only_thinking else "", False
         if parsed.right is None and not self.settings.protocol.scores_only:
             assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one
             verdict = await self.judging.verdict(item, str(parsed.given), ask)
-            if verdict is None:
-                line = replace(line, verdict=Verdict.UNJUDGED, problem="the judge said neither yes nor no")
+            if unjudged := verdict is None:
+                problem = "the judge said neither yes nor no"
             parsed = replace(parsed, right=verdict is True)
         scores: dict[str, float | None] = {"token_recall": token_recall(parsed.given, item.answer)} if _in_words(item) else {}
         claims: dict[str, list[dict[str, Any]]] = {}
@@ -148,12 +147,21 @@ class ItemRunner:
                 # The verdict exists; a failed extra score must not discard it.
                 lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
                 words = reason.public if isinstance(reason, CallFailed) else str(reason)
-                line = replace(line, problem=f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}")
+                problem = f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}"
         verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG, None: Verdict.SCORED}
-        verdict_here = Verdict.UNPARSED if parsed.given is None else verdict_of[parsed.right]
-        if line.verdict is Verdict.UNJUDGED:
-            verdict_here = Verdict.UNJUDGED
-        return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores, claims=claims)
+        read = Verdict.UNPARSED if parsed.given is None else verdict_of[parsed.right]
+        return self._line(
+            unit,
+            Verdict.UNJUDGED if unjudged else read,
+            reply=reply.text,
+            given=parsed.given,
+            rule=parsed.rule,
+            problem=problem,
+            cut_off=reply.cut_off,
+            call=call.key,
+            scores=scores,
+            claims=claims,
+        )
 
     def _pictures(self, unit: Unit, item: Item) -> tuple[ImagePart, ...]:
         shown, blank = [], unit.control == Control.BLANK
@@ -182,21 +190,13 @@ class ItemRunner:
             sample_index,
         )
 
-    def _line(self, unit: Unit) -> ItemResult:
-        item = unit.item
-        base = ItemResult(unit.benchmark.name, item.id, Verdict.PENDING, self.settings.protocol.name, str(unit.control), unit.sample_index)
-        if isinstance(item, BadItem):
-            return base
-        return replace(
-            base,
-            kind=item.kind,
-            group=item.group,
-            labels=dict(item.labels),
-            question=item.question,
-            images=item.images,
-            options=item.options,
-            answer=item.answer,
-        )
+    def _line(self, unit: Unit, verdict: Verdict, **found: Any) -> ItemResult:
+        """Create the result of a unit at once: copies of a record with many fields take time for every item."""
+        item, protocol = unit.item, self.settings.protocol.name
+        if isinstance(item, Item):
+            known = {name: getattr(item, name) for name in ("kind", "group", "question", "images", "options", "answer")}
+            found.update(known, labels=dict(item.labels))
+        return ItemResult(unit.benchmark.name, item.id, verdict, protocol, str(unit.control), unit.sample_index, **found)
 
 
 def _in_words(item: Item) -> bool:

@@ -1,7 +1,7 @@
 """Benchmark items, their conversion to messages, and their results."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -220,7 +220,7 @@ class ItemResult:
 
     def to_record(self) -> dict[str, Any]:
         """Convert to a record of ``items.jsonl``."""
-        record = asdict(self)
+        record = dict(vars(self))
         if not self.claims:  # files of versions without claims stay equal
             del record["claims"]
         return record

@@ -189,7 +189,7 @@ class OpenAICompatible:
 
     def origin_of(self, call: Call) -> Origin:
         """Return the origin of a reply. It contains the prompt, which is removed from the server's messages."""
-        return replace(self.origin, prompt="\n".join(message.text for message in call.messages))
+        return replace(self.origin, messages=call.messages)
 
     def reply_bytes(self, call: Call) -> int:
         """Return the maximum size of a reply to ``call`` in bytes."""

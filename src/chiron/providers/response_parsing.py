@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chiron.client.call import Finish, Reply, Usage, cached_tokens, cure_for, is_flagged, sort_finish, stored_finish
+from chiron.client.call import Finish, Message, Reply, Usage, cached_tokens, cure_for, is_flagged, sort_finish, stored_finish
 from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, one_line, without_prompt
 
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,60}")
@@ -175,12 +175,12 @@ class Origin:
     address: str
     redact: Callable[[str], str]
     """Removes the key from a text."""
-    prompt: str = ""
+    messages: tuple[Message, ...] = ()
     """The prompt; quotations from it are not shown."""
 
     def shown(self, words: str) -> str:
         """Return the server's message without the key and without quotations from the prompt."""
-        return without_prompt(one_line(self.redact(words)), self.prompt)
+        return without_prompt(one_line(self.redact(words)), "\n".join(message.text for message in self.messages))
 
 
 def classify_status(status: int, headers: Mapping[str, str], text: str, origin: Origin) -> CallFailed:

@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import cache as remember
 from pathlib import Path, PurePosixPath
 from threading import Lock
 
@@ -44,6 +45,7 @@ class ImageSource:
         self._zips = [] if loose else [_open_zip(path) for path in archives]
         self._members = {info.filename: (number, info) for number, z in enumerate(self._zips) for info in z.infolist() if not info.is_dir()}
         self._kept = False
+        self._open_folder = remember(ImageFolder)  # resolves its path once, not for each image
 
     @property
     def root(self) -> Path:
@@ -74,7 +76,7 @@ class ImageSource:
         return name
 
     def check(self, name: str, keep: Keep | None = None) -> ImageFile:
-        """Find an image and decode it fully; the result is cached. Slow, so call it in a thread.
+        """Find and check an image; the result is cached. Slow, so call it in a thread.
 
         Args:
             name: name of the image.
@@ -97,7 +99,7 @@ class ImageSource:
             elif self._zips:
                 zips = ", ".join(sorted({str(zip_.filename) for zip_ in self._zips}))
                 return ImageProblem(f"image '{name}' is missing: it is not in {zips}")
-            return ImageFolder(self.root).check(name, keep)
+            return self._open_folder(self.root).check(name, keep)
         except ImageProblem as problem:
             return problem
 
