@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -35,18 +35,27 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
         DiskError: writing failed; the existing file is unchanged.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with _replacing(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise unwritten(path, error) from error
+
+
+@contextmanager
+def _replacing(
+    path: Path, mode: str, prefix: str | None = None, *, encoding: str | None = None, errors: str | None = None
+) -> Iterator[IO[Any]]:
+    """Open a temporary file, readable by its owner only, that takes the place of ``path`` when the block ends without an error."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix if prefix is not None else f".{path.name}.{os.getpid()}.")
+    try:
+        with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
+            yield file
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:
@@ -74,14 +83,8 @@ def write_bytes(path: Path, *parts: bytes | memoryview, prefix: str = ".") -> No
     Raises:
         OSError: writing failed; the existing file is unchanged.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with _replacing(path, "wb", prefix) as file:
+        file.writelines(parts)
 
 
 FIGURE_FORMATS = ("svg", "png", "pdf")
@@ -101,15 +104,9 @@ def write_figure(figure: Any, path: Path) -> None:
         raise InputError(f"{path}: a figure is written as .svg, .png or .pdf: name one of them")
     metadata = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            # Fixed salt: otherwise the ids within an SVG are random.
-            with os.fdopen(handle, "wb") as file, rc_context({"svg.hashsalt": "coverage"}):
-                figure.savefig(file, format=form, dpi=150, metadata=metadata)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        # Fixed salt: otherwise the ids within an SVG are random.
+        with _replacing(path, "wb") as file, rc_context({"svg.hashsalt": "coverage"}):
+            figure.savefig(file, format=form, dpi=150, metadata=metadata)
     except OSError as error:
         raise unwritten(path, error) from error
 

@@ -17,8 +17,6 @@ from chiron.io import write_atomically
 from chiron.mics.config import RunConfig
 from chiron.training.metrics import HeldOut, StepMetrics
 
-SEARCH = "search"
-"""Name of the search in progress messages."""
 SIGNALS = "signals"
 """Folder of the training signals."""
 

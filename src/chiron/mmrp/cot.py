@@ -15,7 +15,7 @@ from chiron.jobs.job import run_job
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.run_directory import RunDirectory
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
-from chiron.mmrp.path_sources import AuthorsSearch, SearchRun
+from chiron.mmrp.path_sources import AuthorsSearch, SearchRun, about_sources, open_sources
 from chiron.mmrp.reviewed import Decisions, ReviewMode, apply_decision
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
@@ -67,17 +67,7 @@ def prepare_cot(
     reviews: ReviewMode = "prefer",
 ) -> "PartRun[Retained]":
     """Prepare :func:`build_cot`: validate its inputs without running it."""
-    if not runs:
-        raise InputError("name at least one run directory of 'chiron search'")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("a run directory is named twice: name each once")
-    read = [AuthorsSearch.read(run, cases) if run.is_file() else SearchRun.read(run, cases) for run in runs]
-    folders = sorted({str(run.about.get("images")) for run in read})
-    if len(folders) > 1:
-        raise InputError(
-            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
-            " 'chiron build release' accepts several parts"
-        )
+    read = open_sources(runs, lambda run: (AuthorsSearch if run.is_file() else SearchRun).read(run, cases))
     wording = form if form is not None else PaperTemplate()
     decisions = Decisions.read(runs, reviews)
     return PartRun(
@@ -87,13 +77,7 @@ def prepare_cot(
         source=lambda: _units(read, limit, decisions),
         make=Chain(wording, decisions).link,
         identity={"rules": RULES, **wording.identity(), **decisions.identity()},
-        about={
-            "runs": [str(run.path.resolve()) for run in read],
-            "cases": list(dict.fromkeys(str(run.cases) for run in read)),
-            "images": read[0].about.get("images"),
-            "limit": limit,
-            **decisions.about(),
-        },
+        about={**about_sources(read, limit), **decisions.about()},
     )
 
 
