@@ -18,7 +18,7 @@ from chiron.client.config import OfflineModel
 from chiron.client.failures import UnitAsk
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.io import file_sha256, unwritten
+from chiron.io import file_sha256, writing
 from chiron.jobs.config import JobFile
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.engine import Part as JobPart
@@ -81,7 +81,6 @@ class BuildProgress(Progress):
         return f"{self.kept} {self.noun}"
 
     def add(self, other: Self, sign: int = 1) -> None:
-        """Add the progress of a part; see :meth:`Progress.add`."""
         super().add(other, sign)
         self.kept += sign * other.kept
 
@@ -99,7 +98,6 @@ class BuildSummary(JobSummary):
     """Number of dropped items by reason, without pending cases."""
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object."""
         return {
             "part": self.part,
             "directory": str(self.directory),
@@ -350,28 +348,22 @@ def _growing(path: Path) -> Iterator[_Write]:
     An unfinished file of a killed process is overwritten: only one process uses the directory.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with writing(path):
         file = os.fdopen(
             os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="backslashreplace"
         )
-    except OSError as error:
-        raise unwritten(path, error) from error
 
     def write(record: Mapping[str, Any]) -> None:
-        try:
+        with writing(path):
             file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-        except OSError as error:
-            raise unwritten(path, error) from error
 
     try:
         yield write
-        try:
+        with writing(path):
             file.flush()
             os.fsync(file.fileno())
             file.close()
             unfinished.replace(path)
-        except OSError as error:
-            raise unwritten(path, error) from error
     finally:
         _let_go(file, unfinished)
 

@@ -166,7 +166,6 @@ class AuthorsSearch(SearchRun):
         return ((line.offset, self._path(line.value, f"line {line.number}")) for line in read_jsonl(self.path))
 
     def line(self, at: int) -> dict[str, Any]:
-        """Read the path at a byte offset."""
         with self.path.open("rb") as file:
             file.seek(at)
             return self._path(parse_json(file.readline()), f"byte {at}")

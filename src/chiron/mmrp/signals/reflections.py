@@ -94,7 +94,6 @@ class ReflectionOptions:
     """Maximum number of reflections of a case, those with the largest gaps."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0 <= self.max_wrong_score < 1:
             raise InputError(f"the maximum score of a wrong step must be at least 0 and below 1 (got {self.max_wrong_score:g})")
         self.pairs()

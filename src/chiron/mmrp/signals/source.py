@@ -60,7 +60,6 @@ class SearchedRun(SearchRun):
         return TreeReader.open(self.path)
 
     def close(self) -> None:
-        """Close the ledger."""
         if (reader := self.__dict__.pop("reader", None)) is not None:
             reader.close()
 
@@ -139,12 +138,10 @@ class CaseTrees:
 
     @property
     def id(self) -> str:
-        """Id of the case."""
         return self.case.id
 
     @property
     def line(self) -> int:
-        """Line of the case in its file, from 1."""
         return self.case.line
 
 
