@@ -119,19 +119,19 @@ class Chain:
         case, path = unit.case, unit.path
         if unit.beaten:
             detail = f"of {unit.run.path}; {unit.beaten} has a better path"
-            return Made(dropped=(self._drop(unit, "another run's path is better", detail),), outcome="beaten")
+            return Made(dropped=(Dropped.of("cot", unit, "another run's path is better", detail),), outcome="beaten")
         if case is None:
-            return Made(dropped=(self._drop(unit, "case not in the file", f"{unit.run.cases} has no such case"),))
+            return Made(dropped=(Dropped.of("cot", unit, "case not in the file", f"{unit.run.cases} has no such case"),))
         known, decision = _known(path), self.decisions.of(unit.run.path, case.id, path.get("reasoning"))
         if refusal := self._refusal(case, path, decision):
-            return Made(dropped=(self._drop(unit, *refusal),))
+            return Made(dropped=(Dropped.of("cot", unit, *refusal),))
         text, review = str(path.get("reasoning") or ""), None
         if decision is not None:
             text, review = apply_decision(text, decision)
         reasoning = plain(text)
         read = parse_reasoning(reasoning)
         if not read.steps or read.answer is None:
-            return Made(dropped=(self._drop(unit, "no steps" if not read.steps else "no final answer", "", reasoning),))
+            return Made(dropped=(Dropped.of("cot", unit, "no steps" if not read.steps else "no final answer", "", reasoning),))
         rows = tuple(
             MmrpRow(
                 id=f"cot:{case.id}:{dialogue.suffix}" if dialogue.suffix else f"cot:{case.id}",
@@ -157,9 +157,6 @@ class Chain:
         if why := path.get("not_retained"):
             return "low score", str(why)
         return self.decisions.refusal(decision)
-
-    def _drop(self, unit: Retained, reason: str, detail: str = "", text: str = "") -> Dropped:
-        return Dropped("cot", unit.id, reason, detail, text, unit.line)
 
 
 def difficulty(path: dict[str, Any], deepest: int) -> float | None:

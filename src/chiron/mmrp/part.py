@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypedDict, TypeVar
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reader import AnswerPool, Selection, Shard, need_some_cases
@@ -25,12 +25,9 @@ from chiron.jobs.engine import Part as JobPart
 from chiron.jobs.forecast import Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
 from chiron.jobs.replies import Preparation, RankedPart
-from chiron.mmrp.row import DROPPED, Dropped, Part
+from chiron.mmrp.row import DROPPED, Dropped, Named, PartName
 from chiron.mmrp.templates import modalities_shown
 from chiron.providers.registry import build_endpoints
-
-PartName = Part | Literal["questions"]
-"""A part of the dataset, or ``questions``."""
 
 
 class Record(Protocol):
@@ -38,20 +35,6 @@ class Record(Protocol):
 
     def to_record(self) -> Mapping[str, object]:
         """Convert to a JSON object."""
-        ...
-
-
-class Named(Protocol):
-    """A unit of work of a part."""
-
-    @property
-    def id(self) -> str | None:
-        """Id of the case."""
-        ...
-
-    @property
-    def line(self) -> int:
-        """Line of the case in its file, from 1."""
         ...
 
 
@@ -194,7 +177,7 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     async def work(self, unit: Unit | BadCase, ask: UnitAsk) -> Made:
         """Build the rows of one unit."""
         if isinstance(unit, BadCase):
-            return Made(dropped=(Dropped(self.part, unit.id, "bad case", unit.problem, line=unit.line),), outcome="bad")
+            return Made(dropped=(Dropped.of(self.part, unit, "bad case", unit.problem),), outcome="bad")
         return await self.make(unit, ask)
 
     def rehearsal(self) -> Rehearsal:
@@ -263,7 +246,7 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
 
     def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
         if isinstance(result, Pending):
-            drop(Dropped(self.part, unit.id, "pending", result.problem, line=unit.line).to_record())
+            drop(Dropped.of(self.part, unit, "pending", result.problem).to_record())
             return
         for record in result.kept:
             keep(record.to_record())

@@ -216,7 +216,7 @@ class _Reflections:
             problem = why_unusable(text, reply, unit.case)
             if not problem:
                 return self._row(unit, pair, _Reason(text, call))
-        return Dropped("reflections", unit.id, problem, f"of {mentor.name}", text[:LONGEST], unit.line)
+        return Dropped.of("reflections", unit, problem, f"of {mentor.name}", text[:LONGEST])
 
     def _mentor(self, pair: Pair) -> RoleModel:
         """Return the mentor of the right step, or the first one if the configuration has no such mentor."""

@@ -272,7 +272,7 @@ class _Guarded:
 
 def drop(part: Part, unit: SearchedCase | CaseTrees, reason: str, detail: str = "") -> Made:
     """Drop a case."""
-    return Made(dropped=(Dropped(part, unit.id, reason, detail, line=unit.line),))
+    return Made(dropped=(Dropped.of(part, unit, reason, detail),))
 
 
 def signal_row(
