@@ -24,6 +24,7 @@ Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML configuration; 'chiron init' writes one.")]
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory; created if missing, otherwise resumed.")]
 Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")]
+MovedCases = Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
 Engine = Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster; slurm: see 'chiron slurm'.")]
@@ -133,7 +134,7 @@ def replay_command(
             help="Only price another policy from the ledger: adaptive, halving, paper, verified, or KEY=VALUE (depth=2, interns=A,B).",
         ),
     ] = None,
-    cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")] = None,
+    cases: MovedCases = None,
     images: Images = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls would be new, and exit.")] = False,
     json_output: Json = False,
