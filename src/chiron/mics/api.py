@@ -77,7 +77,7 @@ def run_search(cases: Path | str, config: RunConfig, run: Path | str, **options:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class ReplayCalls:
     """Forecast of a replay's calls, based on the old ledger."""
 
     cases: int
@@ -91,7 +91,7 @@ class Rehearsal:
     """Upper bound: every incomplete case needs all calls that a search can make."""
 
 
-async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
+async def rehearse(setup: SearchSetup, ledger: Path) -> ReplayCalls:
     """Search with the replies of an old ledger only, and count the missing calls.
 
     Raises:
@@ -106,7 +106,7 @@ async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
             known.update(case.known)
             new.update(case.new)
     most = (cases - complete) * sum(most_calls(setup.team, setup.policy).values())
-    return Rehearsal(cases, complete, len(known), len(new), max(most, len(new)))
+    return ReplayCalls(cases, complete, len(known), len(new), max(most, len(new)))
 
 
 def replay_setup(

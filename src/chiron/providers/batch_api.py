@@ -19,7 +19,7 @@ from chiron.client.call import Call, ImagePart, Reply
 from chiron.client.config import ImageLinks, ResolvedBatches
 from chiron.client.failures import CallerFault, CallFailed, RateLimited, Transient, one_line
 from chiron.io import writing
-from chiron.providers.batch_images import ImageFolder, ImageReference, UploadedImages
+from chiron.providers.batch_images import ImageReference, LinkedImages, UploadedImages
 from chiron.providers.openai_compatible import OpenAICompatible
 from chiron.providers.response_parsing import describe_error
 from chiron.providers.transport import read_bounded
@@ -40,7 +40,7 @@ class BatchFormat(ABC):
         self.provider, self.settings, self.name = provider, settings, provider.name
         self.max_requests, self.max_bytes = settings.max_requests, int(settings.max_megabytes * 1e6)
         links = settings.images
-        self.images = ImageFolder(links, provider.encoded) if isinstance(links, ImageLinks) else None
+        self.images = LinkedImages(links, provider.encoded) if isinstance(links, ImageLinks) else None
         self.uploads: UploadedImages | None = None
         self.saved_bytes = 0
 

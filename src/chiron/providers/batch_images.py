@@ -53,7 +53,7 @@ class _Upload:
     """When the upload began, in seconds since the epoch."""
 
 
-class ImageFolder:
+class LinkedImages:
     """Images written to a folder that the user publishes, each once. The names contain the hash of the file and cannot be guessed."""
 
     def __init__(self, links: ImageLinks, encode: Encode) -> None:
