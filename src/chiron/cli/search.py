@@ -140,7 +140,8 @@ def replay_command(
     json_output: Json = False,
 ) -> None:
     """Search the cases of a run again with another judge, policy or team. Replies in its ledger cost nothing."""
-    from chiron.cli.runner import conduct, finish, show_forecast
+    from chiron.cli.forecast import show_replay_forecast
+    from chiron.cli.runner import conduct, finish
     from chiron.mics.api import forecast_replay, rehearse, replay_run, replay_setup
     from chiron.mics.config import load_config
     from chiron.mics.run_directory import RunDirectory
@@ -149,7 +150,7 @@ def replay_command(
     if forecast:
         known = load_config(config) if config is not None else None
         found = asyncio.run(forecast_replay(source, forecast, known, cases, images))
-        show_forecast(found, old, forecast, json_output=json_output)
+        show_replay_forecast(found, old, forecast, json_output=json_output)
         return
     if config is None or run is None:
         raise InputError("a replay needs --config FILE and --run DIR; --forecast POLICY needs neither")
