@@ -142,8 +142,9 @@ def replay_command(
     """Search the cases of a run again with another judge, policy or team. Replies in its ledger cost nothing."""
     from chiron.cli.forecast import show_replay_forecast
     from chiron.cli.runner import conduct, finish
-    from chiron.mics.api import forecast_replay, rehearse, replay_run, replay_setup
+    from chiron.mics.api import forecast_replay, replay_run, replay_setup
     from chiron.mics.config import load_config
+    from chiron.mics.replay import rehearse
     from chiron.mics.run_directory import RunDirectory
 
     source = RunDirectory(old)
