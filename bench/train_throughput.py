@@ -24,6 +24,7 @@ from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.tiling import ImageLayout, TileKey, Tiles, Tiling
 from chiron.training.attention import use_attention
 from chiron.training.batches import collate
+from chiron.training.estimate import matmul_peak
 from chiron.training.known_bases import KNOWN_BASES
 from chiron.training.loop import memory_gib
 from chiron.training.memory import predict_memory
@@ -32,7 +33,6 @@ from chiron.training.operations import Operations
 from chiron.training.packing import bins, order
 from chiron.training.recipe import Adapter, Attention, Recipe
 from chiron.training.rows import IGNORED, Encoded, trained_tokens
-from chiron.training.throughput import matmul_peak
 
 Batches = Sequence[Sequence[Encoded]]
 Inputs = dict[str, Tensor]

@@ -14,16 +14,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from chiron import build_preferences, parse_reasoning
 from chiron.demo import loop
 from chiron.demo.curriculum import after_stage_3, train_recipe
-from chiron.demo.data import FULL, QUICK, TINY, Data, Purity, Scale, castings, is_pure, make_data, perception, purity
+from chiron.demo.data import FULL, QUICK, TINY, Data, Purity, Scale, castings, is_pure, make_data, purity
 from chiron.demo.demonstration import check_search
 from chiron.demo.ladder import BASE, LADDER, PAPER, VERIFIED, rung_record, true_chains
 from chiron.demo.processes import Job, Say, cores, run_jobs
-from chiron.demo.stage_rows import Rows, build_annotated, build_pairs, build_stage_3, described, steps_of, write_cases, write_rows
+from chiron.demo.stage_rows import ATTRIBUTES, Rows, build_annotated, build_stage_3, described, steps_of, write_cases, write_rows
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.api import Answered
-from chiron.io import write_atomically
+from chiron.io import read_jsonl, write_atomically
+from chiron.mmrp.cot import intern_form
+from chiron.mmrp.row import ROWS
 from chiron.phantom.sample import SyntheticCase, write_castings
 from experiments.score_worth import score_worth
 from experiments.tables import tables
@@ -247,7 +250,7 @@ class Study:
             return {"rows": 0}
         rows = None
         if name == PAIRS:
-            file, rows = "pairs.jsonl", build_pairs(self.own / VERIFIED, self.own / "pairs")
+            file, rows = "pairs.jsonl", _build_pairs(self.own / VERIFIED, self.own / "pairs")
             write_rows(self.data.folder / file, rows)
         recipe = after_stage_3(
             self.own / "mics_verified" / "model", file, self.scale, preferences=name == PAIRS, name=out.name, seed=self.seed
@@ -265,8 +268,35 @@ class Study:
             **rung_record(name, rows, measured.seen_share, measured.held_out_share),
             "combinations": {"seen": _by_combination(measured.seen), "held_out": _by_combination(measured.held_out)},
             "without_answer": sum(a.answer is None for a in answered) / len(answered),
-            "perception": perception(answered, self.data),
+            "perception": _perception(answered, self.data),
         }
+
+
+def _build_pairs(run: Path, out: Path) -> Rows:
+    """Create preference pairs from a run's search trees, with the exact prompts of its interns.
+
+    Raises:
+        InputError: the trees have no pair.
+    """
+    build_preferences([run], out, form=intern_form(run))
+    pairs = (line.value for line in read_jsonl(out / ROWS))
+    return [
+        {
+            "id": pair["id"],
+            "images": pair["images"],
+            "prompt": pair["messages"][:-1],
+            "chosen": pair["messages"][-1:],
+            "rejected": [{"role": "assistant", "content": pair["signal"]["rejected"]}],
+        }
+        for pair in pairs
+    ]
+
+
+def _perception(answered: Sequence[Answered], data: Data) -> dict[str, float]:
+    """Share of evaluated cases whose reply states an attribute correctly, by attribute; a missing statement counts as wrong."""
+    attributes = {c.case.id: c.attributes for c in (*data.seen_evaluated, *data.held_out_evaluated)}
+    stated = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
+    return {name: sum(steps_of(true)[k] in steps for true, steps in stated) / len(stated) for k, name in enumerate(ATTRIBUTES)}
 
 
 def _by_combination(answered: Sequence[Answered]) -> list[list[int]]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -34,19 +34,25 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
     Raises:
         DiskError: writing failed; the existing file is unchanged.
     """
+    with writing(path), _replacing(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _replacing(
+    path: Path, mode: str, prefix: str | None = None, *, encoding: str | None = None, errors: str | None = None
+) -> Iterator[IO[Any]]:
+    """Open a temporary file, readable by its owner only, that takes the place of ``path`` when the block ends without an error."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix if prefix is not None else f".{path.name}.{os.getpid()}.")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise unwritten(path, error) from error
+        with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
+            yield file
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:
@@ -74,14 +80,8 @@ def write_bytes(path: Path, *parts: bytes | memoryview, prefix: str = ".") -> No
     Raises:
         OSError: writing failed; the existing file is unchanged.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with _replacing(path, "wb", prefix) as file:
+        file.writelines(parts)
 
 
 FIGURE_FORMATS = ("svg", "png", "pdf")
@@ -100,18 +100,9 @@ def write_figure(figure: Any, path: Path) -> None:
     if form not in FIGURE_FORMATS:
         raise InputError(f"{path}: a figure is written as .svg, .png or .pdf: name one of them")
     metadata = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            # Fixed salt: otherwise the ids within an SVG are random.
-            with os.fdopen(handle, "wb") as file, rc_context({"svg.hashsalt": "coverage"}):
-                figure.savefig(file, format=form, dpi=150, metadata=metadata)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise unwritten(path, error) from error
+    # Fixed salt: otherwise the ids within an SVG are random.
+    with writing(path), _replacing(path, "wb") as file, rc_context({"svg.hashsalt": "coverage"}):
+        figure.savefig(file, format=form, dpi=150, metadata=metadata)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -145,6 +136,19 @@ def unwritten(path: Path, error: OSError) -> DiskError:
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
     fix = "free space on its disk" if full else "check that you may write there"
     return DiskError(f"{path} cannot be written ({error.strerror or error}): {fix}, then run the same command again")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Translate errors of the disk while the block writes ``path``.
+
+    Raises:
+        DiskError: writing failed; see :func:`unwritten`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(path, error) from error
 
 
 _MODE = 0o600
@@ -301,24 +305,21 @@ def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]
     out = Path(os.path.abspath(out))  # noqa: PTH100 - do not follow a link: replace it
     prefix, old = f".{out.name}.partial-", out.parent / f".{out.name}.old"
     busy = f"{out} is being written by another process: wait for it, or choose another --out"
-    with alone(out.parent / f".{out.name}.lock", place=f"folder {out}", busy=busy):
+    with alone(out.parent / f".{out.name}.lock", place=f"folder {out}", busy=busy), writing(out):
+        _clear(out, old, prefix)
+        if os.path.lexists(out):
+            _need_ours(out, mark, replace=replace)
+        work = out.parent / f"{prefix}{secrets.token_hex(6)}"
+        work.mkdir()
         try:
-            _clear(out, old, prefix)
-            if os.path.lexists(out):
-                _need_ours(out, mark, replace=replace)
-            work = out.parent / f"{prefix}{secrets.token_hex(6)}"
-            work.mkdir()
-            try:
-                yield work
-                _open_up(work)
-                if out.exists():
-                    out.rename(old)
-                work.rename(out)
-                shutil.rmtree(old, ignore_errors=True)  # the new folder is in place; the next call removes any rest of the old one
-            finally:
-                shutil.rmtree(work, ignore_errors=True)  # already moved on success; on failure, the original error matters more
-        except OSError as error:
-            raise unwritten(out, error) from error
+            yield work
+            _open_up(work)
+            if out.exists():
+                out.rename(old)
+            work.rename(out)
+            shutil.rmtree(old, ignore_errors=True)  # the new folder is in place; the next call removes any rest of the old one
+        finally:
+            shutil.rmtree(work, ignore_errors=True)  # already moved on success; on failure, the original error matters more
 
 
 def _open_up(folder: Path) -> None:

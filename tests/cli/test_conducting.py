@@ -12,7 +12,7 @@ from chiron.cli.runner import closing_code, spending_table
 from chiron.cli.streams import results
 from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, RunStopped, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
-from chiron.demo.picture import ladder_table
+from chiron.demo.page import ladder_table
 from chiron.errors import DiskError
 
 

@@ -15,8 +15,7 @@ from chiron.demo import demonstration, loop, processes
 from chiron.demo.data import TINY, make_data
 from chiron.demo.demonstration import Demonstration, Progress, demonstrate
 from chiron.demo.ladder import LADDER, SHOWN
-from chiron.demo.page import count_weights, write_page
-from chiron.demo.picture import example_panel, examples, ladder_table, title_of
+from chiron.demo.page import count_weights, example_panel, examples, ladder_table, title_of, write_page
 from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.errors import InputError
 from chiron.mics.run import RunSummary

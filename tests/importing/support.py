@@ -10,8 +10,15 @@ from PIL import Image
 
 from chiron.cases.case import Case
 from chiron.cases.reader import read_cases
-from chiron.importing.importer import import_cases, left_out
-from chiron.importing.source import ImportOptions, LeftOut
+from chiron.importing.importer import import_cases
+from chiron.importing.source import ImportOptions, LeftOut, Why
+from chiron.io import read_jsonl
+
+
+def left_out(out: Path) -> list[LeftOut]:
+    """Read the items that an import skipped."""
+    records = [line.value for line in read_jsonl(out / "not-imported.jsonl")]
+    return [LeftOut(r["place"], r["id"], Why(r["kind"]), r["reason"]) for r in records]
 
 
 def imported(source: Path, out: Path, **options: Any) -> tuple[list[Case], list[LeftOut]]:

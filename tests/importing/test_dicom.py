@@ -13,10 +13,10 @@ from pydicom.sequence import Sequence
 
 from chiron.cases.reader import read_cases
 from chiron.importing.dicom_pixels import window
-from chiron.importing.importer import import_cases, left_out
+from chiron.importing.importer import import_cases
 from chiron.importing.source import ImportOptions, SourceKind, Why
 from tests.importing.dicoms import MR, SC, US, axial, write_dicom
-from tests.importing.support import everything, imported, jsonl, pixels
+from tests.importing.support import everything, imported, jsonl, left_out, pixels
 
 REAL = Path(pydicom.__file__).parent / "data"
 REFUSED = {

@@ -21,8 +21,9 @@ from chiron.client.batch_record import FOLDER, Batch, RequestFile
 from chiron.client.call import Reply, Usage
 from chiron.client.ledger import Ledger, StoredResult
 from chiron.errors import InputError
-from chiron.mics.api import rehearse, replay_setup
+from chiron.mics.api import replay_setup
 from chiron.mics.merge import merge_runs
+from chiron.mics.replay import rehearse
 from chiron.mics.run_directory import RunDirectory, read_status
 from tests.support.calls import a_call
 from tests.support.cases import known_answers, write_cases

@@ -16,7 +16,8 @@ from chiron.cases.reader import Selection, Shard
 from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, Missing, TooManyCrashes, UserStopped
 from chiron.client.ledger import Ledger
 from chiron.errors import DiskError, InputError
-from chiron.mics.api import rehearse, replay_run, replay_setup
+from chiron.mics.api import replay_run, replay_setup
+from chiron.mics.replay import rehearse
 from chiron.mics.result import SearchResult
 from chiron.mics.run_directory import PATH_FIELDS, RunDirectory, read_status
 from chiron.mics.search import search

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from chiron.phantom.anatomy import PLACES
 from chiron.phantom.drawing import MODALITIES, draw
+from chiron.phantom.wording import PLACES
 from chiron.phantom.world import COMBINATIONS, DENSITIES, LEVELS, MARGINS, SIZES, Attributes, Level
 
 modalities = pytest.mark.parametrize("modality", MODALITIES)

@@ -4,10 +4,9 @@ from collections import Counter
 import pytest
 
 from chiron.cases.formats import image_marks, parse_case
-from chiron.phantom.anatomy import PLACES
 from chiron.phantom.drawing import MODALITIES
 from chiron.phantom.sample import SyntheticCase, generate_case
-from chiron.phantom.wording import rule
+from chiron.phantom.wording import PLACES, rule
 from chiron.phantom.world import DENSITIES, DIAGNOSES, LEVELS, MARGINS, SIDES, SIZES, World
 
 WORLD = World(0)

@@ -17,13 +17,12 @@ from chiron.training import memory
 from chiron.training import model as model_module
 from chiron.training.attention import row_boundaries
 from chiron.training.batches import collate, normalized, one_ahead
-from chiron.training.estimate import estimate
+from chiron.training.estimate import estimate, measure_throughput
 from chiron.training.memory import choose_recomputed
 from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, load_base
 from chiron.training.operations import Operations, passes_of
 from chiron.training.recipe import Adapter, Recipe
 from chiron.training.session import Prepared, prepare, train
-from chiron.training.throughput import measure_throughput
 from tests.training.tiny import PATCH, TILE, tiny_model, tiny_tokenizer, write_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

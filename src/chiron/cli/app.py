@@ -13,7 +13,7 @@ from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
 from chiron.terminal import printable
 
-EXIT_INPUT, EXIT_PENDING, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_INPUT, EXIT_INTERRUPTED = 2, 130
 
 app = typer.Typer(
     name="chiron",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from chiron.cli.search import DryRun, Pilot, need_dry_run, with_engine
+from chiron.cli.search import DryRun, Images, Json, MovedCases, Pilot, need_dry_run, with_engine
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -25,10 +25,11 @@ Cases = Annotated[
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML configuration with models and a section 'build'.")]
 MaybeConfig = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML configuration, for build.seed and the prompts.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of this part; created if missing, otherwise resumed.")]
-Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N cases.")]
 ShardOf = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Use only part I of N, for N machines.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
+Form = Annotated[
+    str, typer.Option("--form", metavar="FORM", help="published, or intern: the prompt that the first run sent to its interns.")
+]
 Reviews = Annotated[
     str,
     typer.Option(
@@ -117,10 +118,8 @@ def cot(
         typer.Argument(metavar="RUN...", help="Run directories of 'chiron search', or result.jsonl files of the authors' search."),
     ],
     out: Out,
-    form: Annotated[
-        str, typer.Option(metavar="FORM", help="published, or intern: the prompt that the first run sent to its interns.")
-    ] = "published",
-    cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")] = None,
+    form: Form = "published",
+    cases: MovedCases = None,
     reviews: Reviews = "prefer",
     limit: Limit = None,
     json_output: Json = False,

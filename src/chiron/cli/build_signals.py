@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.build import Json, Limit, Out, Reviews, build_part, template_named
+from chiron.cli.build import Form, Limit, Out, Reviews, build_part, template_named
+from chiron.cli.search import Json, MovedCases
 from chiron.errors import InputError
 from chiron.terminal import printable
 
@@ -26,11 +27,7 @@ def tree_command(
 
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron search'.")]
-CasesOption = Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images, if it was moved.")]
-FormOption = Annotated[
-    str, typer.Option("--form", metavar="FORM", help="published, or intern: the prompt that the first run sent to its interns.")
-]
 
 
 def preferences_command(
@@ -42,8 +39,8 @@ def preferences_command(
     min_gap: Annotated[float, typer.Option("--min-gap", help="Minimum difference of the two MICS-Scores.")] = 0.3,
     max_length_ratio: Annotated[float, typer.Option("--max-length-ratio", help="Maximum ratio of the two lengths in words.")] = 2.0,
     per_case: Annotated[int, typer.Option("--per-case", metavar="K", help="Maximum number of pairs per case.")] = 3,
-    form: FormOption = "published",
-    cases: CasesOption = None,
+    form: Form = "published",
+    cases: MovedCases = None,
     images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,
@@ -70,8 +67,8 @@ def rewards_command(
     out: Out,
     threshold: Annotated[float, typer.Option("--threshold", help="A step is good if its MICS-Score exceeds this.")] = 0.5,
     reviews: Reviews = "prefer",
-    form: FormOption = "published",
-    cases: CasesOption = None,
+    form: Form = "published",
+    cases: MovedCases = None,
     images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,
@@ -93,8 +90,8 @@ def rl_command(
     out: Out,
     min_pass_rate: Annotated[float, typer.Option("--min-pass-rate", help="Minimum pass rate of the interns without reasoning.")] = 0.0,
     max_pass_rate: Annotated[float, typer.Option("--max-pass-rate", help="Maximum pass rate of the interns without reasoning.")] = 0.9,
-    form: FormOption = "published",
-    cases: CasesOption = None,
+    form: Form = "published",
+    cases: MovedCases = None,
     images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,
@@ -114,8 +111,8 @@ def reflections_command(
     min_gap: Annotated[float, typer.Option("--min-gap", help="Minimum difference of the MICS-Scores of right and wrong step.")] = 0.5,
     max_wrong_score: Annotated[float, typer.Option("--max-wrong-score", help="A step counts as wrong up to this MICS-Score.")] = 0.5,
     per_case: Annotated[int, typer.Option("--per-case", metavar="K", help="Maximum number of reflections per case.")] = 1,
-    form: FormOption = "published",
-    cases: CasesOption = None,
+    form: Form = "published",
+    cases: MovedCases = None,
     images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,

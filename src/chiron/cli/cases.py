@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chiron.cli.search import Cases, Images, Json
 from chiron.cli.streams import ProgressLine, messages
 from chiron.errors import InputError
 from chiron.importing.source import ImportOptions, SourceKind
@@ -21,7 +22,7 @@ _LISTED = 5
 
 
 def coverage_command(
-    cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file, in the published or the tidy format.")],
+    cases: Cases,
     figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the map: .svg, .png or .pdf.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the map as JSON.")] = False,
 ) -> None:
@@ -94,7 +95,7 @@ def import_command(
     salt: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the salt of the pseudonyms (default: DIR/.salt).")] = None,
     allow_identifying: Annotated[bool, typer.Option("--allow-identifying", help="Import cases whose text may identify someone.")] = False,
     allow_burned_in: Annotated[bool, typer.Option("--allow-burned-in", help="Import DICOM series with text in their pixels.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Import cases from JSONL, CSV, a spreadsheet, DICOM studies, NIfTI volumes or a dataset on disk.
 
@@ -151,10 +152,8 @@ app.command("coverage")(coverage_command)
 
 @app.command("check")
 def check(
-    cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file, in the published or the tidy format.")],
-    images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")
-    ] = None,
+    cases: Cases,
+    images: Images = None,
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Accept cases without a question, which are for 'chiron build'.")] = False,
 ) -> None:
     """Report problems by line number. Exit code 2 if a case cannot be used."""

@@ -64,7 +64,7 @@ def demo_command(
 
 
 def _print_picture(done: "Demonstration", out: Console) -> None:
-    from chiron.demo.picture import example_panel, examples, ladder_table
+    from chiron.demo.page import example_panel, examples, ladder_table
 
     out.print(ladder_table(done.rungs), soft_wrap=True)
     out.print(

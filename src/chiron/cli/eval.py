@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.search import with_engine
+from chiron.cli.search import DryRun, with_engine
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -38,7 +38,6 @@ SuiteOption = Annotated[
 BertscoreOption = Annotated[
     str | None, typer.Option(metavar="ENCODER", help="For --suite: encoder of its BERTScore column, roberta-large or a folder.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens, cost and time to expect, and stop.")]
 RunOption = Annotated[
     Path | None,
     typer.Option(
@@ -117,7 +116,7 @@ def measure_models(
     bertscore: BertscoreOption = None,
     *,
     engine: "Callable[[], tuple[str, EngineOptions]]",
-    dry_run: DryRunOption = False,
+    dry_run: DryRun = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")] = False,

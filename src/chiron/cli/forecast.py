@@ -1,9 +1,11 @@
-"""Show what jobs will ask, for `--dry-run`."""
+"""Show what jobs will ask, for `--dry-run`, and what another policy would have asked, for `chiron replay --forecast`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +15,9 @@ from chiron.cli.streams import results, whole
 from chiron.jobs.forecast import CONFIDENCE, FEWEST, STEPS, Forecast, Rehearsal, RoleForecast, forecast
 from chiron.jobs.job import AnyJob
 from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from chiron.mics.replay import ReplayForecast
 
 
 def forecast_job(prepare: Callable[..., Any], *, pilot: int | None, limit: int | None, json_output: bool) -> None:
@@ -86,3 +91,37 @@ def _table(roles: Sequence[RoleForecast]) -> Table:
             f"{role.measured:,} replies" if role.measured else "",
         )
     return table
+
+
+def show_replay_forecast(found: "ReplayForecast", run: Path, policy: Sequence[str], *, json_output: bool) -> None:
+    """Print the forecast of another policy as a table, or as JSON."""
+    if json_output:
+        print_json({"run": str(run), "policy": list(policy), "unknown_share": found.unknown_share, **asdict(found)})
+        return
+    console = results()
+    head = f"forecast of {', '.join(policy)} from {run}: {found.priced} of {found.cases} cases can be priced"
+    console.print(escape(printable(head)), soft_wrap=True)
+    if found.unknown:
+        console.print(f"unknown: {found.unknown_share:.1%} of the cases need replies that the ledger does not have. The first one missing:")
+        for words, count in found.unknown.items():
+            console.print(f"{count:>6}  {escape(printable(words))}", soft_wrap=True)
+    if found.same_paths is None or found.same_paths_interval is None:
+        return
+    if found.unknown:
+        console.print("the figures below cover the other cases only, which may be easier")
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for title in ("", "recorded", "forecast", "a case (95 % interval)", "change (95 % interval)"):
+        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    for f in found.figures:
+        digits = 4 if f.name == "USD" else 0
+        low, high = f.per_case_interval
+        least, most = f.change_interval or (0.0, 0.0)
+        change = "-" if f.change is None else f"{f.change:+.1%} ({least:+.1%} to {most:+.1%})"
+        a_case = f"{f.per_case:,.{digits or 1}f} ({low:,.{digits or 1}f} to {high:,.{digits or 1}f})"
+        table.add_row(f.name, f"{f.recorded:,.{digits}f}", f"{f.forecast:,.{digits}f}", a_case, change)
+    console.print(whole(table))
+    low, high = found.same_paths_interval
+    console.print(f"same path (or both none): {found.same_paths:.1%} ({low:.1%} to {high:.1%}) of the cases priced")
+    console.print(f"retained: {found.retained_recorded} recorded, {found.retained_forecast} forecast")
+    if found.unpriced:
+        console.print(f"not known, because the endpoints did not report it or have no price: {', '.join(found.unpriced)}")

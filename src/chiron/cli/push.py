@@ -128,6 +128,8 @@ def _upload(folder: Path, repo: str, kind: str, *, private: bool, revision: str)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    from chiron.client.failures import one_line
+
     hub = HfApi()
     try:
         hub.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
@@ -139,7 +141,7 @@ def _upload(folder: Path, repo: str, kind: str, *, private: bool, revision: str)
             repo_id=repo, repo_type=kind, folder_path=folder, revision=revision, ignore_patterns=list(_SKIPPED), commit_message="Upload"
         )
     except (HfHubHTTPError, HFValidationError, HTTPError, OSError, ValueError) as error:
-        why = printable(" ".join(str(error).split())[:300])
+        why = one_line(str(error))
         refused = getattr(getattr(error, "response", None), "status_code", None) in {401, 403}
         fix = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there" if refused else "run the same command again"
         raise InputError(f"{printable(repo)} was not uploaded completely ({why}): {fix}") from error

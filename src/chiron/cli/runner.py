@@ -5,10 +5,7 @@ import gc
 import json
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from rich.console import Console
@@ -17,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chiron.cli.live import duration, watching
-from chiron.cli.streams import BrokenPipe, messages, results, whole
+from chiron.cli.streams import BrokenPipe, messages, whole
 from chiron.client.batch_record import read_open_batches
 from chiron.client.failures import ConfigurationError, RunStopped, Submitted, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
@@ -26,7 +23,6 @@ from chiron.jobs.job import Job, JobSummary, Summary
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from chiron.mics.replay import ReplayForecast
     from chiron.mics.run import Run, RunSummary
 
 
@@ -199,40 +195,6 @@ def show_summary(summary: "RunSummary", console: Console) -> None:
         console.print(spent)
     for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
         console.print(f"{name:8}{escape(printable(summary.directory / file))}")
-
-
-def show_forecast(found: "ReplayForecast", run: Path, policy: Sequence[str], *, json_output: bool) -> None:
-    """Print the forecast of another policy as a table, or as JSON."""
-    if json_output:
-        print_json({"run": str(run), "policy": list(policy), "unknown_share": found.unknown_share, **asdict(found)})
-        return
-    console = results()
-    head = f"forecast of {', '.join(policy)} from {run}: {found.priced} of {found.cases} cases can be priced"
-    console.print(escape(printable(head)), soft_wrap=True)
-    if found.unknown:
-        console.print(f"unknown: {found.unknown_share:.1%} of the cases need replies that the ledger does not have. The first one missing:")
-        for words, count in found.unknown.items():
-            console.print(f"{count:>6}  {escape(printable(words))}", soft_wrap=True)
-    if found.same_paths is None or found.same_paths_interval is None:
-        return
-    if found.unknown:
-        console.print("the figures below cover the other cases only, which may be easier")
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for title in ("", "recorded", "forecast", "a case (95 % interval)", "change (95 % interval)"):
-        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
-    for f in found.figures:
-        digits = 4 if f.name == "USD" else 0
-        low, high = f.per_case_interval
-        least, most = f.change_interval or (0.0, 0.0)
-        change = "-" if f.change is None else f"{f.change:+.1%} ({least:+.1%} to {most:+.1%})"
-        a_case = f"{f.per_case:,.{digits or 1}f} ({low:,.{digits or 1}f} to {high:,.{digits or 1}f})"
-        table.add_row(f.name, f"{f.recorded:,.{digits}f}", f"{f.forecast:,.{digits}f}", a_case, change)
-    console.print(whole(table))
-    low, high = found.same_paths_interval
-    console.print(f"same path (or both none): {found.same_paths:.1%} ({low:.1%} to {high:.1%}) of the cases priced")
-    console.print(f"retained: {found.retained_recorded} recorded, {found.retained_forecast} forecast")
-    if found.unpriced:
-        console.print(f"not known, because the endpoints did not report it or have no price: {', '.join(found.unpriced)}")
 
 
 def spending_table(spending: tuple[Spending, ...]) -> Table:

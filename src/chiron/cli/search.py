@@ -24,6 +24,7 @@ Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML configuration; 'chiron init' writes one.")]
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory; created if missing, otherwise resumed.")]
 Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")]
+MovedCases = Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
 Engine = Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster; slurm: see 'chiron slurm'.")]
@@ -133,22 +134,24 @@ def replay_command(
             help="Only price another policy from the ledger: adaptive, halving, paper, verified, or KEY=VALUE (depth=2, interns=A,B).",
         ),
     ] = None,
-    cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")] = None,
+    cases: MovedCases = None,
     images: Images = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls would be new, and exit.")] = False,
     json_output: Json = False,
 ) -> None:
     """Search the cases of a run again with another judge, policy or team. Replies in its ledger cost nothing."""
-    from chiron.cli.runner import conduct, finish, show_forecast
-    from chiron.mics.api import forecast_replay, rehearse, replay_run, replay_setup
+    from chiron.cli.forecast import show_replay_forecast
+    from chiron.cli.runner import conduct, finish
+    from chiron.mics.api import forecast_replay, replay_run, replay_setup
     from chiron.mics.config import load_config
+    from chiron.mics.replay import rehearse
     from chiron.mics.run_directory import RunDirectory
 
     source = RunDirectory(old)
     if forecast:
         known = load_config(config) if config is not None else None
         found = asyncio.run(forecast_replay(source, forecast, known, cases, images))
-        show_forecast(found, old, forecast, json_output=json_output)
+        show_replay_forecast(found, old, forecast, json_output=json_output)
         return
     if config is None or run is None:
         raise InputError("a replay needs --config FILE and --run DIR; --forecast POLICY needs neither")

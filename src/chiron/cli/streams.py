@@ -183,7 +183,6 @@ class ProgressLine:
             self._console.print(line, markup=False, highlight=False)
 
     def close(self) -> None:
-        """End the line."""
         self._end()
 
     def _end(self) -> None:

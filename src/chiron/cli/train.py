@@ -133,7 +133,7 @@ def train_command(
 
 
 def _report(prepared: "Prepared", trained: "TrainingSummary", console: "Console") -> None:
-    from chiron.training.throughput import measure_throughput
+    from chiron.training.estimate import measure_throughput
 
     out = trained.out
     if (speed := measure_throughput(prepared, out / "metrics.jsonl", gpus=_processes())) is not None:
@@ -226,10 +226,10 @@ def _processes() -> int:
 def _measured(prepared: "Prepared", console: "Console", steps: int) -> float:
     """Train a few steps in a temporary folder; return the useful TFLOP/s. The model is changed."""
     from chiron.evaluation.reward import row_is_right
+    from chiron.training.estimate import measure_throughput
     from chiron.training.metrics import HeldOut, StepMetrics
     from chiron.training.session import train
     from chiron.training.stage import TrainingStopped
-    from chiron.training.throughput import measure_throughput
 
     with tempfile.TemporaryDirectory() as folder:
         out, done = Path(folder), list[StepMetrics | HeldOut]()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from chiron.errors import InputError
+from chiron.io import sync
 
 HEAD = "language_model.lm_head.weight"
 EMBEDDING = "language_model.model.embed_tokens.weight"
@@ -223,7 +223,7 @@ def write_weights(folder: Path, tensors: Mapping[str, Joined], shard_bytes: int)
         with ExitStack() as files:
             opened: dict[Path, Any] = {}
             save_file({member: _load(tensors[member], opened, files) for member in members}, folder / name, metadata={"format": "pt"})
-        _sync(folder / name)
+        sync(folder / name)
     if split.is_sharded:
         write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": dict(sorted(split.tensor_to_filename.items()))})
     return list(split.filename_to_tensors)
@@ -262,12 +262,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         OSError: The file cannot be written.
     """
     path.write_bytes(content)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(path)
 
 
 def _indexed(folder: Path, index: Path) -> dict[str, StoredTensor]:

@@ -161,28 +161,28 @@ def _seen(image: Image.Image) -> tuple[int | None, bytes, str]:
     return _phash(grey), grey.resize((_LOOK, _LOOK), Image.Resampling.LANCZOS).tobytes(), kind
 
 
-def print_images(folder: ImageFolder, names: Iterable[str], *, threads: int = 2) -> Iterator[ImagePrint | str]:
+def print_images(folder: ImageFolder, names: Iterable[str]) -> Iterator[ImagePrint | str]:
     """Yield the prints of images in order, or the error message for an image that cannot be used.
 
     Raises:
         InputError: ImageHash is not installed.
     """
-    return _print_all(((folder, name) for name in names), threads)
+    return _print_all((folder, name) for name in names)
 
 
-def print_files(paths: Iterable[Path], *, threads: int = 2) -> Iterator[ImagePrint | str]:
+def print_files(paths: Iterable[Path]) -> Iterator[ImagePrint | str]:
     """Do the same for files. A link may not lead out of its folder."""
-    return _print_all(((ImageFolder(path.parent), path.name) for path in paths), threads)
+    return _print_all((ImageFolder(path.parent), path.name) for path in paths)
 
 
-def _print_all(images: Iterable[tuple[ImageFolder, str]], threads: int) -> Iterator[ImagePrint | str]:
+def _print_all(images: Iterable[tuple[ImageFolder, str]]) -> Iterator[ImagePrint | str]:
     def attempt(image: tuple[ImageFolder, str]) -> ImagePrint | str:
         try:
             return print_image(*image)
         except ImageProblem as problem:
             return str(problem)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(2) as pool:
         yield from pool.map(attempt, images)
 
 

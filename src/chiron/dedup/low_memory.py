@@ -7,7 +7,7 @@ from array import array
 from contextlib import suppress
 from pathlib import Path
 
-from chiron.io import unwritten
+from chiron.io import writing
 
 
 class SpoolFile:
@@ -20,10 +20,8 @@ class SpoolFile:
             DiskError: it cannot be created.
         """
         self._folder = folder or Path(tempfile.gettempdir())
-        try:
+        with writing(self._folder):
             self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by ``close``
-        except OSError as error:
-            raise unwritten(self._folder, error) from error
         self.size = 0
         """Number of bytes appended."""
         self._flushed = 0
@@ -34,19 +32,15 @@ class SpoolFile:
         Raises:
             DiskError: the disk is full.
         """
-        try:
+        with writing(self._folder):
             self.file.write(data)
-        except OSError as error:
-            raise unwritten(self._folder, error) from error
         self.size += len(data)
 
     def flush(self) -> None:
         """Make everything readable for maps of the file. Raises as :meth:`append`."""
         if self._flushed < self.size:
-            try:
+            with writing(self._folder):
                 self.file.flush()
-            except OSError as error:
-                raise unwritten(self._folder, error) from error
             self._flushed = self.size
 
     def read(self, offset: int, size: int) -> bytes:

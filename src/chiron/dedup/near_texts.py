@@ -128,16 +128,15 @@ class TextIndex:
                 enough = index >= jaccard
                 yield from zip(left[enough].tolist(), right[enough].tolist(), index[enough].tolist(), strict=True)
 
-    def links(self, among: Iterable[int] | None = None, *, jaccard: float = JACCARD) -> Iterator[tuple[int, int, float]]:
+    def links(self, among: Iterable[int] | None = None) -> Iterator[tuple[int, int, float]]:
         """Yield pairs ``(a, b, index)``, ``a < b``, that connect groups of near-duplicates (a spanning forest).
 
-        Each pair has a Jaccard index of at least ``jaccard``. Texts connected by a chain of near pairs are in one group; a group of n texts
-        gives n - 1 pairs. Texts that share a band are compared at most once, and not if already in one group. Memory grows only with the
-        number of texts. Time grows with the square of a bucket whose texts are similar but not near.
+        Each pair has a Jaccard index of at least :data:`JACCARD`. Texts connected by a chain of near pairs are in one group; a group of n
+        texts gives n - 1 pairs. Texts that share a band are compared at most once, and not if already in one group. Memory grows only with
+        the number of texts. Time grows with the square of a bucket whose texts are similar but not near.
 
         Args:
             among: numbers of the texts to compare; all by default.
-            jaccard: minimum Jaccard index.
         """
         numbers = np.arange(len(self)) if among is None else np.unique(np.fromiter(among, np.int64))
         if len(numbers) < 2:
@@ -152,7 +151,7 @@ class TextIndex:
                     # Pairs that share an earlier band are compared there.
                     fresh = start + np.flatnonzero(~(bands[a, :band] == bands[b, :band]).any(axis=1))
                     index = self._likenesses(numbers[one[fresh]], numbers[other[fresh]])
-                    for at, like in zip(fresh[index >= jaccard].tolist(), index[index >= jaccard].tolist(), strict=True):
+                    for at, like in zip(fresh[index >= JACCARD].tolist(), index[index >= JACCARD].tolist(), strict=True):
                         if families.unite(int(one[at]), int(other[at])):
                             yield int(numbers[one[at]]), int(numbers[other[at]]), like
 

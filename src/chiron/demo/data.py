@@ -1,6 +1,5 @@
-"""Size and data of the demonstration, and measures of how correct reasoning steps are."""
+"""Size and data of the demonstration, and a measure of how correct reasoning steps are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +19,6 @@ from chiron.demo.stage_rows import (
     write_cases,
     write_rows,
 )
-from chiron.evaluation.api import Answered
 from chiron.io import read_jsonl
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.tree import TreeScore, read_tree
@@ -224,20 +222,13 @@ class Purity:
         return self.pure / self.retained if self.retained else 0.0
 
 
-def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
-    """Compute the purity of a finished run, for all cases or the ``first`` ones. ``evaluations`` always counts all cases."""
-    truth = {casting.case.id: set(steps_of(casting.attributes)) for casting in data.seen[:first]}
+def purity(run: Path, data: Data) -> Purity:
+    """Compute the purity of a finished run."""
+    truth = {casting.case.id: set(steps_of(casting.attributes)) for casting in data.seen}
     lines = [line.value for line in read_jsonl(run / "paths.jsonl")]
     counted = [line for line in lines if line["case_id"] in truth]
     pure = sum(is_pure(line["reasoning"], truth[line["case_id"]]) for line in counted)
     return Purity(len(truth), len(counted), pure, _evaluations(run))
-
-
-def perception(answered: Sequence[Answered], data: Data) -> dict[str, float]:
-    """Share of evaluated cases whose reply states an attribute correctly, by attribute; a missing statement counts as wrong."""
-    attributes = {c.case.id: c.attributes for c in (*data.seen_evaluated, *data.held_out_evaluated)}
-    stated = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
-    return {name: sum(steps_of(true)[k] in steps for true, steps in stated) / len(stated) for k, name in enumerate(ATTRIBUTES)}
 
 
 def is_pure(reasoning: str, truth: set[str]) -> bool:

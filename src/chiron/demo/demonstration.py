@@ -12,13 +12,11 @@ from chiron.demo.data import Data, Purity, Scale, make_data, purity
 from chiron.demo.ladder import BASE, LADDER, MICS, PAPER, SHOWN, VERIFIED, RungRecord, rung_record
 from chiron.demo.loop import ExportedSignal, Measured
 from chiron.demo.processes import Job, Say, run_jobs
-from chiron.demo.stage_rows import write_rows
+from chiron.demo.stage_rows import need_complete, write_rows
 from chiron.io import write_atomically
 from chiron.mics.config import RunConfig
 from chiron.training.metrics import HeldOut, StepMetrics
 
-SEARCH = "search"
-"""Name of the search in progress messages."""
 SIGNALS = "signals"
 """Folder of the training signals."""
 
@@ -216,10 +214,7 @@ def check_search(summary: RunSummary) -> None:
     Raises:
         InputError: The search stopped, or it did not retain any path.
     """
-    if summary.halted is not None or summary.pending:
-        raise InputError(
-            f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to resume"
-        )
+    need_complete(summary)
     if not summary.retained:
         raise InputError(f"the search retained no path, so there are no rows for stage 3 ({summary.directory}): see rejected.jsonl there")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from chiron import BuildSummary, Case, InputError, build_alignment, build_cot, build_preferences, build_text
+from chiron import BuildSummary, Case, InputError, build_alignment, build_cot, build_text
 from chiron.conversation.reasoning import render_reasoning
 from chiron.io import read_jsonl, write_atomically
 from chiron.jobs.job import JobSummary
@@ -100,26 +100,6 @@ def build_stage_3(run: Path, out: Path) -> Rows:
     if not (run / "paths.jsonl").stat().st_size:
         return []
     return _rows(build_cot([run], out, form=intern_form(run)))
-
-
-def build_pairs(run: Path, out: Path) -> Rows:
-    """Create preference pairs from a run's search trees, with the exact prompts of its interns.
-
-    Raises:
-        InputError: the trees have no pair.
-    """
-    build_preferences([run], out, form=intern_form(run))
-    pairs = (line.value for line in read_jsonl(out / ROWS))
-    return [
-        {
-            "id": pair["id"],
-            "images": pair["images"],
-            "prompt": pair["messages"][:-1],
-            "chosen": pair["messages"][-1:],
-            "rejected": [{"role": "assistant", "content": pair["signal"]["rejected"]}],
-        }
-        for pair in pairs
-    ]
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> Path:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from chiron._version import __version__
-from chiron.cases.case import BadCase, Case
+from chiron.cases.case import BadCase
 from chiron.cases.images import default_image_root
 from chiron.cases.reader import read_cases
 from chiron.errors import DiskError, InputError
 from chiron.importing.phi_filter import Pseudonyms, load_pseudonyms
-from chiron.importing.source import ImportOptions, LeftOut, SourceKind, SourceReading, State, kind_of, state_of
+from chiron.importing.source import ImportOptions, SourceKind, SourceReading, State, kind_of, state_of
 from chiron.importing.writer import CaseWriter
-from chiron.io import alone, file_sha256, read_jsonl, write_atomically
+from chiron.io import alone, file_sha256, write_atomically
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of records read and the total, if known."""
@@ -185,14 +185,6 @@ def _read(source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonym
     return read_dicom(source, options, pseudonyms, skip=out)
 
 
-def left_out(out: Path) -> list[LeftOut]:
-    """Read the items that an import skipped from its ``not-imported.jsonl``."""
-    from chiron.importing.source import Why
-
-    records = [line.value for line in read_jsonl(out / "not-imported.jsonl")]
-    return [LeftOut(r["place"], r["id"], Why(r["kind"]), r["reason"]) for r in records]
-
-
 def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
@@ -276,6 +268,3 @@ def _summary_of(before: Mapping[str, Any], out: Path, kind: SourceKind) -> Impor
     result = before["result"]
     counts = {name: result[name] for name in ("cases", "unlabeled", "images", "left_out", "notes")}
     return ImportSummary(out=out, kind=kind, unchanged=True, **counts)
-
-
-__all__ = ["Case", "ImportSummary", "Progress", "import_cases", "left_out"]

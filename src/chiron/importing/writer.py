@@ -17,7 +17,7 @@ from chiron.errors import DiskError, InputError
 from chiron.importing.image_metadata import without_metadata
 from chiron.importing.phi_filter import longest_text, screen
 from chiron.importing.source import Draft, DraftGroup, DraftImage, LeaveOut, LeftOut, Why
-from chiron.io import unwritten, write_bytes
+from chiron.io import write_bytes, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,13 +162,11 @@ def _need_any(names: list[str], missed: list[LeftOut]) -> None:
 
 def _write(path: Path, data: bytes, digest: str) -> None:
     """Write an image atomically; keep an identical existing one."""
-    try:
+    with writing(path):
         if path.is_file() and path.stat().st_size == len(data) and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data, prefix=".image.")
-    except OSError as error:
-        raise unwritten(path, error) from error
 
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}

@@ -15,7 +15,7 @@ from typing import TypeVar
 from chiron.client.client import ModelClient
 from chiron.client.failures import TooManyCrashes
 from chiron.errors import ChironError
-from chiron.io import unwritten
+from chiron.io import writing
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -90,12 +90,10 @@ class CrashLog:
         self._written.add(trace)
         _log.warning("unit %d crashed because of a bug in chiron: %s", rank + 1, _where(error))
         head = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} chiron {version('chiron-med')}, first in unit {rank + 1}\n"
-        try:
+        with writing(self._file):
             handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{head}{trace}\n")
-        except OSError as why:
-            raise unwritten(self._file, why) from why
 
 
 def _where(error: BaseException) -> str:

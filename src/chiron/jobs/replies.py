@@ -134,7 +134,6 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
         return result
 
     def count_result(self, result: Any) -> None:
-        """Count a result in the progress."""
         self.whole.count_result(result)
 
     async def process(self, results: AsyncIterator[tuple[Any, Any]], client: ModelClient) -> None:

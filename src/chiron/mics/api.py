@@ -2,22 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from chiron.cases.reader import Selection, Shard
-from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.jobs.directory import RUN
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import run_job
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.replay import ReplayForecast, forecast, forecast_overrides, replay_cases
+from chiron.mics.replay import ReplayForecast, forecast, forecast_overrides
 from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import RunDirectory
 from chiron.mics.setup import SearchSetup
-from chiron.mics.team import most_calls
 
 
 class RunOptions(TypedDict, total=False):
@@ -76,45 +73,12 @@ def run_search(cases: Path | str, config: RunConfig, run: Path | str, **options:
     return run_job(prepare_run(cases, config, run, **options))
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """Forecast of a replay's calls, based on the old ledger."""
-
-    cases: int
-    complete: int
-    """Cases that the old ledger answers completely."""
-    known_calls: int
-    """Distinct calls answered by the old ledger."""
-    new_calls_at_least: int
-    """Distinct calls not in the old ledger. Their replies may lead to further calls."""
-    new_calls_at_most: int
-    """Upper bound: every incomplete case needs all calls that a search can make."""
-
-
-async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
-    """Search with the replies of an old ledger only, and count the missing calls.
-
-    Raises:
-        InputError: the ledger does not exist.
-    """
-    known: set[str] = set()
-    new: set[str] = set()
-    cases = complete = 0
-    with Ledger.read(ledger) as old:
-        async for case in replay_cases(setup, old):
-            cases, complete = cases + 1, complete + (case.result is not None)
-            known.update(case.known)
-            new.update(case.new)
-    most = (cases - complete) * sum(most_calls(setup.team, setup.policy).values())
-    return Rehearsal(cases, complete, len(known), len(new), max(most, len(new)))
-
-
 def replay_setup(
     old: RunDirectory, config: RunConfig, cases: Path | None = None, images: Path | None = None, *, need_keys: bool = True
 ) -> SearchSetup:
     """Prepare the cases of an old run with another configuration. ``cases`` and ``images`` override the recorded paths.
 
-    Without ``need_keys``, the setup is good for :func:`rehearse` but not for calls to models.
+    Without ``need_keys``, the setup is good for :func:`~chiron.mics.replay.rehearse` but not for calls to models.
 
     Raises:
         InputError: ``old`` is not a run directory, or its cases were moved.

@@ -18,6 +18,7 @@ from chiron.errors import InputError
 from chiron.mics.result import SearchResult
 from chiron.mics.search import search
 from chiron.mics.setup import SearchSetup
+from chiron.mics.team import most_calls
 
 RESAMPLES: Final = 2000
 _LISTS: Final = ("mentors", "interns", "temperatures")
@@ -72,6 +73,39 @@ async def replay_cases(setup: SearchSetup, ledger: Ledger, failed: frozenset[str
         with suppress(_NotAnswered):
             replayed.result = await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
         yield replayed
+
+
+@dataclass(frozen=True)
+class ReplayCalls:
+    """Forecast of a replay's calls, based on the old ledger."""
+
+    cases: int
+    complete: int
+    """Cases that the old ledger answers completely."""
+    known_calls: int
+    """Distinct calls answered by the old ledger."""
+    new_calls_at_least: int
+    """Distinct calls not in the old ledger. Their replies may lead to further calls."""
+    new_calls_at_most: int
+    """Upper bound: every incomplete case needs all calls that a search can make."""
+
+
+async def rehearse(setup: SearchSetup, ledger: Path) -> ReplayCalls:
+    """Search with the replies of an old ledger only, and count the missing calls.
+
+    Raises:
+        InputError: the ledger does not exist.
+    """
+    known: set[str] = set()
+    new: set[str] = set()
+    cases = complete = 0
+    with Ledger.read(ledger) as old:
+        async for case in replay_cases(setup, old):
+            cases, complete = cases + 1, complete + (case.result is not None)
+            known.update(case.known)
+            new.update(case.new)
+    most = (cases - complete) * sum(most_calls(setup.team, setup.policy).values())
+    return ReplayCalls(cases, complete, len(known), len(new), max(most, len(new)))
 
 
 @dataclass(frozen=True)

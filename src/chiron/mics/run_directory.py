@@ -133,7 +133,6 @@ class SearchProgress(Progress):
         return "" if self.mean_score is None else f"mean MICS-Score {self.mean_score:.2f}"
 
     def add(self, other: Self, sign: int = 1) -> None:
-        """Add the progress of a part; see :meth:`Progress.add`."""
         super().add(other, sign)
         self.score_sum += sign * other.score_sum
         self.scored += sign * other.scored
@@ -144,7 +143,6 @@ class SearchProgress(Progress):
         self.count(head)
 
     def count(self, result: StoredResult | ResultHead) -> None:
-        """Count a result."""
         self.outcomes[summary_name(result.outcome, retained=result.retained)] += 1
         if result.mics_score is not None:
             self.score_sum += result.mics_score

@@ -178,7 +178,6 @@ class TreeReader:
         return cls(directory, about, ledger, _JudgeKeys.of(about, ledger))
 
     def __enter__(self) -> Self:
-        """Return the reader."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -186,7 +185,6 @@ class TreeReader:
         self.close()
 
     def close(self) -> None:
-        """Close the ledger."""
         self.ledger.close()
 
     def trees(self) -> Iterator[TreeRecord]:
@@ -260,7 +258,6 @@ class _JudgeKeys:
         return cls(ledger, Prompts(texts) if usable and isinstance(texts, dict) else None, (str(name), str(identity), int(limit)))
 
     def about(self, question: str, known: str) -> "_JudgeKeys":
-        """Return the keys of one case."""
         return _JudgeKeys(self.ledger, self.prompts, self.judge, question, known)
 
     def key(self, answer: str | None) -> str | None:

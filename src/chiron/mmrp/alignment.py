@@ -97,9 +97,9 @@ class Aligner:
         """Build a case's rows: one per image group, or per set of groups that a finding describes together."""
         del ask
         if not case.findings:
-            return Made(dropped=(Dropped("alignment", case.id, "no findings", line=case.line),))
+            return Made(dropped=(Dropped.of("alignment", case, "no findings"),))
         if not case.images:
-            return Made(dropped=(Dropped("alignment", case.id, "no images", line=case.line),))
+            return Made(dropped=(Dropped.of("alignment", case, "no images"),))
         groups = groups_of(case)
         kept, left_out = place_findings(case, groups)
         rows: list[MmrpRow] = []
@@ -107,7 +107,7 @@ class Aligner:
             rows += self._rows(case, groups, place, findings)
         dropped = [_dropped(case, item) for item in left_out]
         if not kept:
-            dropped.append(Dropped("alignment", case.id, "no finding left", line=case.line))
+            dropped.append(Dropped.of("alignment", case, "no finding left"))
         return Made(tuple(rows), tuple(dropped))
 
     def _rows(self, case: Case, groups: Sequence[Group], place: GroupIndexes, findings: Sequence[str]) -> list[MmrpRow]:
@@ -198,4 +198,4 @@ def _as_shown(sentence: str, named: tuple[int, ...], numbers: tuple[int, ...]) -
 
 def _dropped(case: Case, item: LeftOut) -> Dropped:
     reason = f"trimmed: {item.why}" if item.trimmed else str(item.why)
-    return Dropped("alignment", case.id, reason, "", item.text, case.line)
+    return Dropped.of("alignment", case, reason, "", item.text)

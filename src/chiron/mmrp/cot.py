@@ -15,7 +15,7 @@ from chiron.jobs.job import run_job
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.run_directory import RunDirectory
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
-from chiron.mmrp.path_sources import AuthorsSearch, SearchRun
+from chiron.mmrp.path_sources import AuthorsSearch, SearchRun, about_sources, open_sources
 from chiron.mmrp.reviewed import Decisions, ReviewMode, apply_decision
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
@@ -67,17 +67,7 @@ def prepare_cot(
     reviews: ReviewMode = "prefer",
 ) -> "PartRun[Retained]":
     """Prepare :func:`build_cot`: validate its inputs without running it."""
-    if not runs:
-        raise InputError("name at least one run directory of 'chiron search'")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("a run directory is named twice: name each once")
-    read = [AuthorsSearch.read(run, cases) if run.is_file() else SearchRun.read(run, cases) for run in runs]
-    folders = sorted({str(run.about.get("images")) for run in read})
-    if len(folders) > 1:
-        raise InputError(
-            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
-            " 'chiron build release' accepts several parts"
-        )
+    read = open_sources(runs, lambda run: (AuthorsSearch if run.is_file() else SearchRun).read(run, cases))
     wording = form if form is not None else PaperTemplate()
     decisions = Decisions.read(runs, reviews)
     return PartRun(
@@ -87,13 +77,7 @@ def prepare_cot(
         source=lambda: _units(read, limit, decisions),
         make=Chain(wording, decisions).link,
         identity={"rules": RULES, **wording.identity(), **decisions.identity()},
-        about={
-            "runs": [str(run.path.resolve()) for run in read],
-            "cases": list(dict.fromkeys(str(run.cases) for run in read)),
-            "images": read[0].about.get("images"),
-            "limit": limit,
-            **decisions.about(),
-        },
+        about={**about_sources(read, limit), **decisions.about()},
     )
 
 
@@ -135,19 +119,19 @@ class Chain:
         case, path = unit.case, unit.path
         if unit.beaten:
             detail = f"of {unit.run.path}; {unit.beaten} has a better path"
-            return Made(dropped=(self._drop(unit, "another run's path is better", detail),), outcome="beaten")
+            return Made(dropped=(Dropped.of("cot", unit, "another run's path is better", detail),), outcome="beaten")
         if case is None:
-            return Made(dropped=(self._drop(unit, "case not in the file", f"{unit.run.cases} has no such case"),))
+            return Made(dropped=(Dropped.of("cot", unit, "case not in the file", f"{unit.run.cases} has no such case"),))
         known, decision = _known(path), self.decisions.of(unit.run.path, case.id, path.get("reasoning"))
         if refusal := self._refusal(case, path, decision):
-            return Made(dropped=(self._drop(unit, *refusal),))
+            return Made(dropped=(Dropped.of("cot", unit, *refusal),))
         text, review = str(path.get("reasoning") or ""), None
         if decision is not None:
             text, review = apply_decision(text, decision)
         reasoning = plain(text)
         read = parse_reasoning(reasoning)
         if not read.steps or read.answer is None:
-            return Made(dropped=(self._drop(unit, "no steps" if not read.steps else "no final answer", "", reasoning),))
+            return Made(dropped=(Dropped.of("cot", unit, "no steps" if not read.steps else "no final answer", "", reasoning),))
         rows = tuple(
             MmrpRow(
                 id=f"cot:{case.id}:{dialogue.suffix}" if dialogue.suffix else f"cot:{case.id}",
@@ -173,9 +157,6 @@ class Chain:
         if why := path.get("not_retained"):
             return "low score", str(why)
         return self.decisions.refusal(decision)
-
-    def _drop(self, unit: Retained, reason: str, detail: str = "", text: str = "") -> Dropped:
-        return Dropped("cot", unit.id, reason, detail, text, unit.line)
 
 
 def difficulty(path: dict[str, Any], deepest: int) -> float | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypedDict, TypeVar
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reader import AnswerPool, Selection, Shard, need_some_cases
@@ -18,19 +18,16 @@ from chiron.client.config import OfflineModel
 from chiron.client.failures import UnitAsk
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.io import file_sha256, unwritten
+from chiron.io import file_sha256, writing
 from chiron.jobs.config import JobFile
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.engine import Part as JobPart
 from chiron.jobs.forecast import Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
 from chiron.jobs.replies import Preparation, RankedPart
-from chiron.mmrp.row import DROPPED, Dropped, Part
+from chiron.mmrp.row import DROPPED, Dropped, Named, PartName
 from chiron.mmrp.templates import modalities_shown
 from chiron.providers.registry import build_endpoints
-
-PartName = Part | Literal["questions"]
-"""A part of the dataset, or ``questions``."""
 
 
 class Record(Protocol):
@@ -38,20 +35,6 @@ class Record(Protocol):
 
     def to_record(self) -> Mapping[str, object]:
         """Convert to a JSON object."""
-        ...
-
-
-class Named(Protocol):
-    """A unit of work of a part."""
-
-    @property
-    def id(self) -> str | None:
-        """Id of the case."""
-        ...
-
-    @property
-    def line(self) -> int:
-        """Line of the case in its file, from 1."""
         ...
 
 
@@ -81,7 +64,6 @@ class BuildProgress(Progress):
         return f"{self.kept} {self.noun}"
 
     def add(self, other: Self, sign: int = 1) -> None:
-        """Add the progress of a part; see :meth:`Progress.add`."""
         super().add(other, sign)
         self.kept += sign * other.kept
 
@@ -99,7 +81,6 @@ class BuildSummary(JobSummary):
     """Number of dropped items by reason, without pending cases."""
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object."""
         return {
             "part": self.part,
             "directory": str(self.directory),
@@ -196,7 +177,7 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     async def work(self, unit: Unit | BadCase, ask: UnitAsk) -> Made:
         """Build the rows of one unit."""
         if isinstance(unit, BadCase):
-            return Made(dropped=(Dropped(self.part, unit.id, "bad case", unit.problem, line=unit.line),), outcome="bad")
+            return Made(dropped=(Dropped.of(self.part, unit, "bad case", unit.problem),), outcome="bad")
         return await self.make(unit, ask)
 
     def rehearsal(self) -> Rehearsal:
@@ -265,7 +246,7 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
 
     def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
         if isinstance(result, Pending):
-            drop(Dropped(self.part, unit.id, "pending", result.problem, line=unit.line).to_record())
+            drop(Dropped.of(self.part, unit, "pending", result.problem).to_record())
             return
         for record in result.kept:
             keep(record.to_record())
@@ -350,28 +331,22 @@ def _growing(path: Path) -> Iterator[_Write]:
     An unfinished file of a killed process is overwritten: only one process uses the directory.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with writing(path):
         file = os.fdopen(
             os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="backslashreplace"
         )
-    except OSError as error:
-        raise unwritten(path, error) from error
 
     def write(record: Mapping[str, Any]) -> None:
-        try:
+        with writing(path):
             file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-        except OSError as error:
-            raise unwritten(path, error) from error
 
     try:
         yield write
-        try:
+        with writing(path):
             file.flush()
             os.fsync(file.fileno())
             file.close()
             unfinished.replace(path)
-        except OSError as error:
-            raise unwritten(path, error) from error
     finally:
         _let_go(file, unfinished)
 

@@ -1,10 +1,10 @@
 """Sources of reasoning paths: runs of ``chiron search``, and ``result.jsonl`` files of the paper's original code."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from chiron.cases.images import default_image_root
 from chiron.cases.reader import need_cases
@@ -32,6 +32,15 @@ class SearchRun:
         about = RunDirectory(path).need_run()
         if not (path / PATHS).is_file():
             raise InputError(f"{path} has no {PATHS}: run the same search again, which restores it from the ledger")
+        return cls.of(path, cases, about)
+
+    @classmethod
+    def of(cls, path: Path, cases: Path | None, about: dict[str, Any]) -> Self:
+        """Find the cases of a run: ``cases``, or the recorded file.
+
+        Raises:
+            InputError: they are missing.
+        """
         there = cases if cases is not None else Path(str(about.get("cases")))
         if cases is None and not there.is_file():
             raise InputError(f"the cases of {path} are missing ({there}): name their file with --cases FILE")
@@ -77,6 +86,38 @@ class SearchRun:
         with (self.path / PATHS).open("rb") as file:
             file.seek(at)
             return _path(parse_json(file.readline()), self.path)
+
+
+Source = TypeVar("Source", bound=SearchRun)
+
+
+def open_sources(runs: Sequence[Path], read: Callable[[Path], Source]) -> list[Source]:
+    """Open the runs that a part is built from.
+
+    Raises:
+        InputError: none or one twice is named, one is unusable, or they have different image folders.
+    """
+    if not runs:
+        raise InputError("name at least one run directory of 'chiron search'")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("a run directory is named twice: name each once")
+    opened = [read(run) for run in runs]
+    if len(folders := sorted({str(run.about.get("images")) for run in opened})) > 1:
+        raise InputError(
+            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
+            " 'chiron build release' accepts several parts"
+        )
+    return opened
+
+
+def about_sources(runs: Sequence[SearchRun], limit: int | None) -> dict[str, Any]:
+    """Return what ``run.json`` of a part records about the runs that it is built from."""
+    return {
+        "runs": [str(run.path.resolve()) for run in runs],
+        "cases": list(dict.fromkeys(str(run.cases) for run in runs)),
+        "images": runs[0].about.get("images"),
+        "limit": limit,
+    }
 
 
 def _path(path: object, run: Path) -> dict[str, Any]:
@@ -125,7 +166,6 @@ class AuthorsSearch(SearchRun):
         return ((line.offset, self._path(line.value, f"line {line.number}")) for line in read_jsonl(self.path))
 
     def line(self, at: int) -> dict[str, Any]:
-        """Read the path at a byte offset."""
         with self.path.open("rb") as file:
             file.seek(at)
             return self._path(parse_json(file.readline()), f"byte {at}")

@@ -99,11 +99,11 @@ class Inquirer:
         described = case.findings or case.answer or (case.title and case.history)
         if not described and self.folder is None:
             problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
-            return Made(dropped=(self._drop(case, "no text", problem),))
+            return Made(dropped=(Dropped.of("questions", case, "no text", problem),))
         try:
             pictures = await asyncio.to_thread(self._pictures_of, case)
         except (ImageProblem, CallerFault) as problem:
-            return Made(dropped=(self._drop(case, "bad image", str(problem)),), outcome="bad")
+            return Made(dropped=(Dropped.of("questions", case, "bad image", str(problem)),), outcome="bad")
         try:
             made = [await self._one(case, manner, pictures, ask) for manner in self.seats.config.build.personas]
         finally:
@@ -138,7 +138,7 @@ class Inquirer:
                     continue
                 keys.append(read.key)
             return self._case(case, manner, found, keys)
-        return self._drop(case, refused.reason, f"{manner}: {refused.detail}", refused.text)
+        return Dropped.of("questions", case, refused.reason, f"{manner}: {refused.detail}", refused.text)
 
     async def _read(self, case: Case, asked: OpenQuestion, pictures: tuple[ImagePart, ...], ask: Ask) -> Call | Refused:
         messages = self.seats.prompts.reader_question(case, asked.question, asked.answer, pictures)
@@ -162,9 +162,6 @@ class Inquirer:
         return replace(
             case, id=f"{case.id}-{manner}", question=asked.question, answer=asked.answer, meta=MappingProxyType({**case.meta, **made})
         )
-
-    def _drop(self, case: Case, reason: str, detail: str = "", text: str = "") -> Dropped:
-        return Dropped("questions", case.id, reason, detail, text, case.line)
 
 
 def check_question(case: Case, asked: OpenQuestion, *, seen: bool = False) -> OpenQuestion | Refused:

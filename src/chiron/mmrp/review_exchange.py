@@ -63,7 +63,7 @@ class ReviewTask:
 
 
 @dataclass(frozen=True)
-class ImportSummary:
+class ReviewImport:
     """What an import did."""
 
     reviews: int
@@ -115,7 +115,7 @@ def export_tasks(run: Path, tool: Tool, out: Path | None = None, *, min_score: f
     return folder
 
 
-def import_reviews(run: Path, file: Path, tool: Tool, names: Mapping[str, str] | None = None) -> ImportSummary:
+def import_reviews(run: Path, file: Path, tool: Tool, names: Mapping[str, str] | None = None) -> ReviewImport:
     """Add the reviews of a tool's JSON export to a run. Nothing is added if one of them is wrong. Importing a file again changes nothing.
 
     Args:
@@ -158,7 +158,7 @@ def import_reviews(run: Path, file: Path, tool: Tool, names: Mapping[str, str] |
                 new.append((name, case_id, sha, body))
     for name, case_id, sha, body in new:
         store.add("review", name, case_id, sha, body)
-    return ImportSummary(len(new), known, incomplete)
+    return ReviewImport(len(new), known, incomplete)
 
 
 def _body_of(parts: Mapping[str, _Answers], reasoning: str, where: str) -> ReviewBody | None:

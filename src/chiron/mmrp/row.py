@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, NotRequired, TypedDict
+from typing import Any, Final, Literal, NotRequired, Protocol, Self, TypedDict
 
 from chiron.io import parse_line, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn
 
 Part = Literal["text", "alignment", "cot", "preferences", "rewards", "rl", "reflections"]
+PartName = Part | Literal["questions"]
 PARTS: tuple[Part, ...] = ("text", "alignment", "cot")
 """Parts in curriculum order (the paper's three stages)."""
 SIGNALS: tuple[Part, ...] = ("preferences", "rewards", "rl", "reflections")
@@ -83,7 +84,7 @@ class RowRecord(TypedDict):
 class DroppedRecord(TypedDict):
     """A line of ``dropped.jsonl``; fields as in :class:`Dropped`."""
 
-    part: Part | Literal["questions"]
+    part: PartName
     case_id: str | None
     line: int
     reason: str
@@ -179,11 +180,25 @@ class MmrpRow:
         return record
 
 
+class Named(Protocol):
+    """A unit of work of a part."""
+
+    @property
+    def id(self) -> str | None:
+        """Id of the case."""
+        ...
+
+    @property
+    def line(self) -> int:
+        """Line of the case in its file, from 1."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dropped:
     """An item that did not become a row, and why."""
 
-    part: Part | Literal["questions"]
+    part: PartName
     case_id: str | None
     reason: str
     """Short reason, identical for the same cause so that it can be counted: ``answered without the case``."""
@@ -193,6 +208,11 @@ class Dropped:
     """The dropped text, if any."""
     line: int = 0
     """Line of the case in its file, from 1; 0 if unknown."""
+
+    @classmethod
+    def of(cls, part: PartName, unit: Named, reason: str, detail: str = "", text: str = "") -> Self:
+        """Create the record of a unit, or of a part of it."""
+        return cls(part, unit.id, reason, detail, text, unit.line)
 
     def to_record(self) -> DroppedRecord:
         """Convert to a line of ``dropped.jsonl``."""

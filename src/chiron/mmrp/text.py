@@ -118,22 +118,22 @@ class Examiner:
             RunStopped: no more calls are sent.
         """
         if not case.findings and not case.history:
-            return Made(dropped=(self._drop(case, "no text", "the case has neither history nor findings"),))
+            return Made(dropped=(Dropped.of("text", case, "no text", "the case has neither history nor findings"),))
         key, written = await self._written(case, ask)
         rows: list[MmrpRow] = []
         dropped: list[Dropped] = []
         before: set[str] = set()
         for number, choice in enumerate(written, start=1):
             if isinstance(choice, Refused):
-                dropped.append(self._drop(case, choice.reason, choice.detail, choice.text))
+                dropped.append(Dropped.of("text", case, choice.reason, choice.detail, choice.text))
                 continue
             if (plain := normalize_answer(choice.question)) in before:
-                dropped.append(self._drop(case, "asked twice", "", choice.question))
+                dropped.append(Dropped.of("text", case, "asked twice", "", choice.question))
                 continue
             before.add(plain)
             question = _Question(case, choice, number, [key])
             if (refused := await self._refused(question, ask)) is not None:
-                dropped.append(self._drop(case, refused.reason, refused.detail, choice.question))
+                dropped.append(Dropped.of("text", case, refused.reason, refused.detail, choice.question))
             else:
                 rows.extend(self._rows(question))
         return Made(tuple(rows), tuple(dropped))
@@ -252,9 +252,6 @@ class Examiner:
             replace(base, id=f"{base.id}:{d.suffix}" if d.suffix else base.id, turns=d.turns, reasoning=d.turns[-1].text)
             for d in self.form.of_quiz(case, quiz, chance)
         ]
-
-    def _drop(self, case: Case, reason: str, detail: str = "", text: str = "") -> Dropped:
-        return Dropped("text", case.id, reason, detail, text, case.line)
 
 
 def _good(written: list[MultipleChoice | Refused]) -> int:

@@ -18,7 +18,6 @@ from PIL import Image
 from chiron.cases.case import Case
 from chiron.errors import DiskError, InputError
 from chiron.phantom import wording
-from chiron.phantom.anatomy import PLACES
 from chiron.phantom.drawing import MODALITIES, draw
 from chiron.phantom.world import COMBINATIONS, Attributes, Rule, World
 
@@ -69,7 +68,7 @@ def generate_case(
         modalities: names of the modalities that take turns.
         name: prefix of its id.
     """
-    place = PLACES[modality := modalities[index % len(modalities)]]
+    place = wording.PLACES[modality := modalities[index % len(modalities)]]
     block, position = divmod(index, len(among))
     shuffled = np.random.default_rng([seed, block, _LESIONS]).permutation(len(among))
     attributes = among[shuffled[position]]

@@ -94,16 +94,13 @@ class AnthropicBatches(BatchApi):
         return None
 
     def image_path(self, target: str) -> str:
-        """Return the address of an uploaded image."""
         return f"/files/{target}"
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
-        """Return the key in a line of the results, and whether the line is an answer."""
         outcome = result.get("result")
         return result.get("custom_id"), isinstance(outcome, dict) and outcome.get("type") == "succeeded"
 
     def reply(self, call: Call, result: Mapping[str, Any]) -> Reply:
-        """Return the reply in a line of the results."""
         outcome = result.get("result")
         outcome = outcome if isinstance(outcome, dict) else {}
         message, origin = outcome.get("message"), self.provider.origin_of(call)
@@ -188,7 +185,6 @@ class AnthropicBatches(BatchApi):
         return False
 
     def path(self, batch: Batch) -> str:
-        """Return the address of a batch."""
         return f"/messages/batches/{batch.record.batch_id}"
 
     def status(self, state: Mapping[str, Any], total: int) -> BatchStatus:
@@ -213,7 +209,6 @@ class AnthropicBatches(BatchApi):
         return [self.path(batch)] if state else []
 
     def listed(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the batches that the provider lists, newest first."""
         return self._pages("/messages/batches")
 
     async def _pages(self, path: str) -> AsyncIterator[Mapping[str, Any]]:

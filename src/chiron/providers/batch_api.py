@@ -18,8 +18,8 @@ from chiron.client.batch_record import COMPLETED, DELETED, Batch, BatchStatus, m
 from chiron.client.call import Call, ImagePart, Reply
 from chiron.client.config import ImageLinks, ResolvedBatches
 from chiron.client.failures import CallerFault, CallFailed, RateLimited, Transient, one_line
-from chiron.io import unwritten
-from chiron.providers.batch_images import ImageFolder, ImageReference, UploadedImages
+from chiron.io import writing
+from chiron.providers.batch_images import ImageReference, LinkedImages, UploadedImages
 from chiron.providers.openai_compatible import OpenAICompatible
 from chiron.providers.response_parsing import describe_error
 from chiron.providers.transport import read_bounded
@@ -40,7 +40,7 @@ class BatchFormat(ABC):
         self.provider, self.settings, self.name = provider, settings, provider.name
         self.max_requests, self.max_bytes = settings.max_requests, int(settings.max_megabytes * 1e6)
         links = settings.images
-        self.images = ImageFolder(links, provider.encoded) if isinstance(links, ImageLinks) else None
+        self.images = LinkedImages(links, provider.encoded) if isinstance(links, ImageLinks) else None
         self.uploads: UploadedImages | None = None
         self.saved_bytes = 0
 
@@ -280,28 +280,23 @@ class BatchApi(BatchFormat):
 
     async def download(self, batch: Batch, to: Path) -> None:
         """Write the files of the results, one after the other."""
-        try:
-            with _private(to).open("wb") as file:
-                if batch.record.ended == DELETED:
-                    return
-                state = await self.json("GET", self.path(batch))
-                paths = self.results(batch, state)
-                if not paths and batch.record.ended == COMPLETED:
-                    # An answer that names no results must not count as an empty result: the results would be deleted and paid for again.
-                    raise Transient(
-                        f"{self.name}: batch {batch.record.batch_id} is completed, but its answer names no results; if the provider's page"
-                        f" shows none either, move batches/{batch.record.name}.json away, and its calls are sent and paid for again"
-                    )
-                for path in paths:
-                    async with self.requested("GET", path, seconds=TRANSFER_SECONDS) as response:
-                        async for chunk in response.content.iter_any():
-                            try:
-                                file.write(chunk)
-                            except OSError as error:  # to the request, it would be a broken connection
-                                raise unwritten(to, error) from error
-                    file.write(b"\n")
-        except OSError as error:
-            raise unwritten(to, error) from error
+        with writing(to), _private(to).open("wb") as file:
+            if batch.record.ended == DELETED:
+                return
+            state = await self.json("GET", self.path(batch))
+            paths = self.results(batch, state)
+            if not paths and batch.record.ended == COMPLETED:
+                # An answer that names no results must not count as an empty result: the results would be deleted and paid for again.
+                raise Transient(
+                    f"{self.name}: batch {batch.record.batch_id} is completed, but its answer names no results; if the provider's page"
+                    f" shows none either, move batches/{batch.record.name}.json away, and its calls are sent and paid for again"
+                )
+            for path in paths:
+                async with self.requested("GET", path, seconds=TRANSFER_SECONDS) as response:
+                    async for chunk in response.content.iter_any():
+                        with writing(to):  # to the request, this error would be a broken connection
+                            file.write(chunk)
+                file.write(b"\n")
 
     def command(self, batch: Batch) -> str:
         """Return an empty string: the provider works by itself."""

@@ -15,7 +15,7 @@ from chiron.client.call import ImagePart
 from chiron.client.config import ImageLinks
 from chiron.client.failures import CallerFault, CallFailed
 from chiron.errors import InputError
-from chiron.io import unwritten
+from chiron.io import writing
 
 _DELETED_AT_ONCE = 16
 _DELETIONS = 3
@@ -53,7 +53,7 @@ class _Upload:
     """When the upload began, in seconds since the epoch."""
 
 
-class ImageFolder:
+class LinkedImages:
     """Images written to a folder that the user publishes, each once. The names contain the hash of the file and cannot be guessed."""
 
     def __init__(self, links: ImageLinks, encode: Encode) -> None:
@@ -72,14 +72,12 @@ class ImageFolder:
             url = await self._encode(picture)
             media, data = split_data_url(url)
             path = self._folder / f"{picture.sha256}-{picture.max_side}{_ENDING.get(media, '')}"
-            try:
+            with writing(path):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 if not path.exists():
                     part = path.with_name(f".{path.name}.part")
                     part.write_bytes(base64.b64decode(data))
                     part.replace(path)
-            except OSError as error:
-                raise unwritten(path, error) from error
             known = self._known[picture] = ImageReference(f"{self._url}/{path.name}", media, len(url))
         return known
 
@@ -194,7 +192,7 @@ class UploadedImages:
 
     def _append(self, line: dict[str, object]) -> None:
         assert self.path is not None  # noqa: S101 - opened before the first call
-        try:
+        with writing(self.path):
             for folder in (self.path.parent.parent, self.path.parent):
                 folder.mkdir(mode=0o700, exist_ok=True)
             is_new = not self.path.exists()
@@ -203,8 +201,6 @@ class UploadedImages:
                 if is_new:
                     file.write(json.dumps({"owner": self._owner}))
                 file.write("\n" + json.dumps(line))  # the line before may have been cut off
-        except OSError as error:
-            raise unwritten(self.path, error) from error
 
     async def discard(self, delete: Callable[[str], Awaitable[None]], *, wait: float) -> None:
         """Delete all images at the provider, and then the record. Each deletion is recorded, so that the next process continues.

@@ -80,15 +80,12 @@ class GeminiBatches(BatchApi):
         return None if file is None else str(file.get("uri"))
 
     def image_path(self, target: str) -> str:
-        """Return the address of an uploaded image."""
         return f"{self._base}/files/{target.rpartition('/')[2]}"
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
-        """Return the key in a line of the results, and whether the line is an answer."""
         return result.get("key"), isinstance(result.get("response"), dict)
 
     def reply(self, call: Call, result: Mapping[str, Any]) -> Reply:
-        """Return the reply in a line of the results."""
         response, error, origin = result.get("response"), result.get("error") or result.get("status"), self.provider.origin_of(call)
         if isinstance(response, dict):
             return read_body(_as_chat(response), json.dumps(response), 0.0, origin)
@@ -186,11 +183,9 @@ class GeminiBatches(BatchApi):
         return None
 
     def path(self, batch: Batch) -> str:
-        """Return the address of a batch."""
         return f"{self._base}/{batch.record.batch_id}"
 
     def status(self, state: Mapping[str, Any], total: int) -> BatchStatus:
-        """Read the state of a batch."""
         about = _metadata(state)
         stats, word = about.get("batchStats"), _word(about)
         stats = stats if isinstance(stats, dict) else {}
@@ -214,7 +209,6 @@ class GeminiBatches(BatchApi):
         return [f"{self._base}/{name}" for name in names if name]
 
     async def listed(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the batches that the provider lists, newest first."""
         params = {"pageSize": str(_PAGE)}
         for _ in range(_MAX_PAGES):
             page = await self.json("GET", f"{self._base}/batches", params=params)

@@ -15,7 +15,7 @@ from chiron.client.batch_record import Batch, BatchStatus
 from chiron.client.call import Call, ImagePart, Reply
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient, one_line
-from chiron.io import unwritten
+from chiron.io import writing
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, BatchFormat, counted, identifier
 from chiron.providers.openai_compatible import OpenAICompatible
 from chiron.providers.response_parsing import classify_status, read_body
@@ -41,13 +41,11 @@ class OpenAILines(BatchFormat):
         return await self.provider.encoded(picture) if link is None else link.target.encode()
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
-        """Return the key in a line of the results, and whether the line is an answer."""
         response = result.get("response")
         answered = isinstance(response, dict) and response.get("status_code", 200) == 200 and isinstance(response.get("body"), dict)
         return result.get("custom_id"), answered
 
     def reply(self, call: Call, result: Mapping[str, Any]) -> Reply:
-        """Return the reply in a line of the results."""
         origin = self.provider.origin_of(call)
         response, error = result.get("response"), result.get("error")
         body = response.get("body") if isinstance(response, dict) else None
@@ -109,11 +107,9 @@ class OpenAIBatches(OpenAILines, BatchApi):
         return None
 
     def path(self, batch: Batch) -> str:
-        """Return the address of a batch."""
         return f"/batches/{batch.record.batch_id}"
 
     def status(self, state: Mapping[str, Any], total: int) -> BatchStatus:
-        """Read the state of a batch."""
         counts, word = state.get("request_counts"), str(state.get("status"))
         done = sum(counted(counts.get(name)) for name in ("completed", "failed")) if isinstance(counts, dict) else 0
         if word == "failed":
@@ -132,7 +128,6 @@ class OpenAIBatches(OpenAILines, BatchApi):
         return [f"/files/{name}" for name in names if name is not None]
 
     def listed(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the batches that the provider lists, newest first."""
         return self._pages("/batches")
 
     async def _pages(self, path: str, **params: str) -> AsyncIterator[Mapping[str, Any]]:
@@ -212,13 +207,11 @@ def _copy(source: Path, target: Path) -> None:
         DiskError: the target cannot be written.
     """
     part = target.with_name(f".{target.name}.part")
-    try:
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         part.touch(mode=0o600)
         shutil.copyfile(source, part)
         part.replace(target)
-    except OSError as error:
-        raise unwritten(target, error) from error
 
 
 def _refusal(errors: object) -> tuple[str, bool]:

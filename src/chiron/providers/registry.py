@@ -85,9 +85,7 @@ class RoleCall:
     temperature: float
 
 
-async def probe(
-    name: str, config: ProviderConfig, roles: Sequence[RoleCall], *, answers: Callable[[], AnswerPool] = lambda: AnswerPool(())
-) -> AsyncIterator[Finding]:
+async def probe(name: str, config: ProviderConfig, roles: Sequence[RoleCall]) -> AsyncIterator[Finding]:
     """Check one model and yield each finding as soon as it is available.
 
     Each of ``roles`` gets one small call. It may cost a fraction of a cent, or the time to load a checkpoint.
@@ -95,7 +93,7 @@ async def probe(
     pictures = PictureStore()
     kind = provider_type(config)
     try:
-        endpoint = build_endpoint(name, config, pictures=pictures, answers=answers)
+        endpoint = build_endpoint(name, config, pictures=pictures, answers=lambda: AnswerPool(()))
     except InputError as error:
         yield Finding(name, kind.first_check, ok=False, detail=str(error))
         return

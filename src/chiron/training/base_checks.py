@@ -1,10 +1,10 @@
 """Checks that a base and a recipe fit: images, adapter and chat template."""
 
-import re
 from typing import Any
 
 import torch
 
+from chiron.client.failures import one_line
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat
 from chiron.providers.local.families.family import ModelFamily
@@ -101,4 +101,4 @@ def check_template(tokenizer: Any, chat: ChatFormat) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the text of an error on one line, or its class."""
-    return re.sub(r"\s+", " ", str(error)).strip()[:300] or type(error).__name__
+    return one_line(str(error)) or type(error).__name__

@@ -113,8 +113,8 @@ def check_questions(recipe: Recipe, questions: Mapping[str, Sequence[HeldOutQues
 @torch.no_grad()
 def answer(
     model: nn.Module, state: TrainState, recipe: Recipe, questions: Sequence[HeldOutQuestion], folder: ImageFolder | None, limit: int
-) -> list[tuple[str, bool]]:
-    """Generate the most likely reply to each question, up to ``limit`` tokens: its text, and whether it ended by itself.
+) -> list[tuple[list[int], bool]]:
+    """Generate the most likely reply to each question, up to ``limit`` tokens: its tokens, and whether it ended by itself.
 
     The processes share the questions. All must call this together, and all get every reply.
     """

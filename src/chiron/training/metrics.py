@@ -11,7 +11,7 @@ from typing import Any
 
 from chiron.errors import InputError
 from chiron.extras import install_command
-from chiron.io import BrokenJson, read_jsonl, unwritten, write_atomically
+from chiron.io import BrokenJson, read_jsonl, write_atomically, writing
 
 _log = logging.getLogger(__name__)
 
@@ -82,11 +82,8 @@ class MetricsFile:
         Raises:
             DiskError: Writing failed.
         """
-        try:
-            with self.path.open("a") as file:
-                file.write(json.dumps(asdict(metrics)) + "\n")
-        except OSError as error:
-            raise unwritten(self.path, error) from error
+        with writing(self.path), self.path.open("a") as file:
+            file.write(json.dumps(asdict(metrics)) + "\n")
 
 
 def held_out_losses(path: Path, keep_best: Collection[str]) -> dict[str, float]:
@@ -172,11 +169,11 @@ def tensorboard_writer(folder: Path, past: Sequence[dict[str, Any]]) -> Iterator
             writer.add_scalar(name, value, line["total_steps"], walltime=when)
 
     def add_and_flush(metrics: StepMetrics | HeldOut) -> None:
-        with _disk_errors(folder):
+        with writing(folder):
             add(asdict(metrics), time.time())
             writer.flush()
 
-    with _disk_errors(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
@@ -191,16 +188,8 @@ def tensorboard_writer(folder: Path, past: Sequence[dict[str, Any]]) -> Iterator
     try:
         yield add_and_flush
     finally:
-        with _disk_errors(folder):
+        with writing(folder):
             writer.close()
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise unwritten(folder, error) from error
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:

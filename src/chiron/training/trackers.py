@@ -17,6 +17,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from chiron.errors import InputError
 from chiron.io import write_atomically
+from chiron.training.base_checks import first_line
 from chiron.training.metrics import HeldOut, StepMetrics, scalars
 from chiron.training.recipe import Recipe
 
@@ -139,7 +140,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _shown(error: Exception) -> str:
     """Describe an error in one line, without the values of secret environment variables."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
+    text = first_line(error)
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= 6:
             text = text.replace(value, "***")

@@ -26,7 +26,6 @@ class Exports:
         """Number of rows by export and ``PART-SPLIT``."""
 
     def __enter__(self) -> Self:
-        """Return the writer."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -86,7 +86,6 @@ class PreferenceOptions:
     """Maximum number of pairs of a case, those with the largest gaps."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.completion not in COMPLETIONS:
             raise InputError(f"unknown completion '{self.completion}'; choose path or step")
         if not 0 < self.min_gap <= 1:
@@ -293,7 +292,6 @@ class _Preferences:
     rules: PairRules
 
     async def rows(self, unit: CaseTrees, ask: Ask) -> Made:
-        """Build the rows of a case."""
         del ask
         pairs, reasons = self.rules.select(unit)
         if not pairs:

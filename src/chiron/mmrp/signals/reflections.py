@@ -94,7 +94,6 @@ class ReflectionOptions:
     """Maximum number of reflections of a case, those with the largest gaps."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0 <= self.max_wrong_score < 1:
             raise InputError(f"the maximum score of a wrong step must be at least 0 and below 1 (got {self.max_wrong_score:g})")
         self.pairs()
@@ -217,7 +216,7 @@ class _Reflections:
             problem = why_unusable(text, reply, unit.case)
             if not problem:
                 return self._row(unit, pair, _Reason(text, call))
-        return Dropped("reflections", unit.id, problem, f"of {mentor.name}", text[:LONGEST], unit.line)
+        return Dropped.of("reflections", unit, problem, f"of {mentor.name}", text[:LONGEST])
 
     def _mentor(self, pair: Pair) -> RoleModel:
         """Return the mentor of the right step, or the first one if the configuration has no such mentor."""

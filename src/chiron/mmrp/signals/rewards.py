@@ -69,7 +69,6 @@ class RewardOptions:
     """A unit is good if its score exceeds this."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0 <= self.threshold < 1:
             raise InputError(f"the threshold must be at least 0 and below 1 (got {self.threshold:g})")
 
@@ -146,7 +145,6 @@ class _Rewards:
     decisions: Decisions
 
     async def rows(self, unit: CaseTrees, ask: Ask) -> Made:
-        """Build the rows of a case."""
         del ask
         rows: dict[str, MmrpRow] = {}
         below = False

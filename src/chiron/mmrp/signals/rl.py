@@ -54,7 +54,6 @@ class RlOptions:
     """Questions that nearly every intern answers without reasoning teach no reasoning."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0 <= self.min_pass_rate <= self.max_pass_rate <= 1:
             raise InputError(
                 f"the window of pass rates must be within 0 and 1, the minimum first (got {self.min_pass_rate:g} to {self.max_pass_rate:g})"

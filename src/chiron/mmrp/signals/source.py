@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.choices import read_options
-from chiron.cases.reader import need_cases, read_cases
+from chiron.cases.reader import read_cases
 from chiron.client.call import Ask
 from chiron.conversation.reasoning import render_steps
 from chiron.errors import InputError
@@ -19,7 +19,7 @@ from chiron.mics.result import Outcome
 from chiron.mics.tree import TreeCandidate, TreeLevel, TreeReader, TreeRecord, TreeScore
 from chiron.mmrp.exports.writer import export_signal
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
-from chiron.mmrp.path_sources import SearchRun
+from chiron.mmrp.path_sources import SearchRun, about_sources, open_sources
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Part, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
 from chiron.providers.local.dialogue import Turn
@@ -30,21 +30,16 @@ class SearchedRun(SearchRun):
     """A run of ``chiron search`` as a source of trees."""
 
     @classmethod
-    def read(cls, path: Path, cases: Path | None) -> "SearchedRun":
+    def read(cls, path: Path, cases: Path | None) -> Self:
         """Open a run's trees and cases.
 
         Raises:
             InputError: this is not a run of this version, its cases are missing, or it has no result yet.
         """
-        about = cls.read_ledger(path).about
-        there = cases if cases is not None else Path(str(about.get("cases")))
-        if cases is None and not there.is_file():
-            raise InputError(f"the cases of {path} are missing ({there}): name their file with --cases FILE")
-        need_cases(there)
-        return cls(path, there, about)
+        return cls.of(path, cases, cls.read_ledger(path).about)
 
     @classmethod
-    def read_ledger(cls, path: Path) -> "SearchedRun":
+    def read_ledger(cls, path: Path) -> Self:
         """Open a run's trees only; its file of cases may be missing.
 
         Raises:
@@ -65,7 +60,6 @@ class SearchedRun(SearchRun):
         return TreeReader.open(self.path)
 
     def close(self) -> None:
-        """Close the ledger."""
         if (reader := self.__dict__.pop("reader", None)) is not None:
             reader.close()
 
@@ -108,23 +102,19 @@ def open_runs(runs: Sequence[Path], source: SourceOptions) -> list[SearchedRun]:
     """Open the runs that a signal is made of.
 
     Raises:
-        InputError: none or one twice is named, one is unusable, or they have different image folders.
+        InputError: see :func:`~chiron.mmrp.path_sources.open_sources`, or the image folder does not exist.
     """
-    if not runs:
-        raise InputError("name at least one run directory of 'chiron search'")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("a run directory is named twice: name each once")
-    read = [SearchedRun.read(run, source.get("cases")) for run in runs]
-    if (images := source.get("images")) is not None:
+    images = source.get("images")
+
+    def read(path: Path) -> SearchedRun:
+        run = SearchedRun.read(path, source.get("cases"))
+        if images is None:
+            return run
         if not images.is_dir():
             raise InputError(f"image folder {images} does not exist: name an existing one with --images DIR")
-        read = [replace(run, about={**run.about, "images": str(images.resolve())}) for run in read]
-    if len(folders := sorted({str(run.about.get("images")) for run in read})) > 1:
-        raise InputError(
-            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
-            " 'chiron build release' accepts several parts"
-        )
-    return read
+        return replace(run, about={**run.about, "images": str(images.resolve())})
+
+    return open_sources(runs, read)
 
 
 @dataclass(frozen=True)
@@ -148,12 +138,10 @@ class CaseTrees:
 
     @property
     def id(self) -> str:
-        """Id of the case."""
         return self.case.id
 
     @property
     def line(self) -> int:
-        """Line of the case in its file, from 1."""
         return self.case.line
 
 
@@ -247,12 +235,6 @@ def signal_run(
 ) -> SignalRun:
     """Prepare the build of a signal. ``make`` converts one searched case to rows."""
     limit = source.get("limit")
-    about = {
-        "runs": [str(run.path.resolve()) for run in runs],
-        "cases": list(dict.fromkeys(str(run.cases) for run in runs)),
-        "images": runs[0].about.get("images"),
-        "limit": limit,
-    }
     guarded = _Guarded(part, make)
     return SignalRun(
         part=part,
@@ -261,7 +243,7 @@ def signal_run(
         source=lambda: searched_cases(runs, limit),
         make=guarded.rows,
         identity=identity,
-        about=about,
+        about=about_sources(runs, limit),
         nothing=nothing,
         sources=runs,
         **more,
@@ -290,7 +272,7 @@ class _Guarded:
 
 def drop(part: Part, unit: SearchedCase | CaseTrees, reason: str, detail: str = "") -> Made:
     """Drop a case."""
-    return Made(dropped=(Dropped(part, unit.id, reason, detail, line=unit.line),))
+    return Made(dropped=(Dropped.of(part, unit, reason, detail),))
 
 
 def signal_row(

@@ -93,10 +93,8 @@ class OfflineProvider(ProviderType[OfflineModel]):
     asks = False
 
     def build(self, name: str, config: OfflineModel, context: BuildContext) -> Endpoint:
-        """Create the endpoint of an embedded model."""
         return Endpoint(Offline(name, config.model, context.answers()), Limiter(64))
 
     async def check(self, name: str, config: OfflineModel, endpoint: Endpoint) -> AsyncIterator[Finding]:
-        """Report that the model exists."""
         del config
         yield Finding(name, "embedded", ok=True, detail=endpoint.provider.identity)

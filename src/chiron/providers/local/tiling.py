@@ -106,7 +106,6 @@ class ProcessorLayout(ImageLayout):
         return pixels
 
     def processor_settings(self) -> dict[str, Any]:
-        """Return the contents of ``preprocessor_config.json``."""
         # Other programs know the image processor by its name without the backend.
         return {**self.processor.to_dict(), "image_processor_type": type(self.processor).__name__.removesuffix("Pil")}
 
@@ -134,7 +133,6 @@ class Tiling(ImageLayout):
         return 1, tile_count(width, height, budget=tile_budget(n_images, self), tiling=self)
 
     def cut(self, image: Image.Image, n_images: int) -> "NDArray[np.uint8]":
-        """Return the tiles; see :func:`cut`."""
         return cut(image, budget=tile_budget(n_images, self), tiling=self)
 
     def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> "dict[str, NDArray[Any]]":

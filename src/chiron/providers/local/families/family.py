@@ -90,16 +90,18 @@ class ModelFamily(ABC):
     def tokens_per_tile(self, config: Any) -> int:
         """Return the image tokens per tile, or 1 if images are not cut into tiles."""
 
-    @abstractmethod
     def patches_per_tile(self, config: Any) -> int:
         """Return the positions of the vision tower per tile, or per image token if images are not cut into tiles."""
+        return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
 
-    @abstractmethod
     def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
         """Encode one image, ``(tokens, hidden)``; ``inputs``: see :meth:`~chiron.providers.local.tiling.ImageLayout.model_inputs`.
 
         A family whose layers get features of their own appends them: ``(tokens, hidden + others)``.
         """
+        found: Tensor
+        (found,) = model.model.get_image_features(**inputs).pooler_output
+        return found
 
     def language_inputs(self, embeddings: "Tensor", mask: "Tensor", config: Any, blocks: "Tensor | None" = None) -> dict[str, Any]:
         """Return the language model's inputs for ``embeddings`` ``(rows, n, hidden)``, or wider with features of :meth:`features`.

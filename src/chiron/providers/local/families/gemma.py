@@ -87,12 +87,7 @@ class Gemma(ModelFamily):
         """Return the tokens of an image."""
         return int(config.mm_tokens_per_image)
 
-    def patches_per_tile(self, config: Any) -> int:
-        """Return the patches of an image."""
-        return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
-
     def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
-        """Encode an image."""
         found: Tensor = model.model.get_image_features(**inputs).pooler_output
         return found.flatten(0, 1)
 

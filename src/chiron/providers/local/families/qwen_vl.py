@@ -27,7 +27,6 @@ class NativeResolution(ProcessorLayout):
     served: ClassVar[str] = "Images keep their resolution, within the limits of `preprocessor_config.json`"
 
     def grid(self, width: int, height: int, n_images: int) -> Grid:
-        """Return the rows and columns of an image's tokens."""
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
         del n_images
@@ -103,19 +102,12 @@ class QwenVL(ModelFamily):
         return NativeResolution(processor)
 
     def tokens_per_tile(self, config: Any) -> int:
-        """Return 1."""
         del config
         return 1
 
     def patches_per_tile(self, config: Any) -> int:
         """Return the patches that are merged into one token."""
         return int(config.vision_config.spatial_merge_size) ** 2
-
-    def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
-        """Encode an image."""
-        found: Tensor
-        (found,) = model.model.get_image_features(**inputs).pooler_output
-        return found
 
     def token_types(self, config: Any, input_ids: "Tensor") -> "dict[str, Tensor]":
         """Return ``mm_token_type_ids``. Without it, transformers silently gives image tokens the positions of text."""

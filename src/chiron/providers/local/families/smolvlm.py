@@ -103,16 +103,6 @@ class SmolVLM(ModelFamily):
         """Return the patches of a tile divided by those that are merged into a token."""
         return self.patches_per_tile(config) // int(config.scale_factor) ** 2
 
-    def patches_per_tile(self, config: Any) -> int:
-        """Return the patches of a tile."""
-        return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
-
-    def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
-        """Encode all tiles of an image together."""
-        found: Tensor
-        (found,) = model.model.get_image_features(**inputs).pooler_output
-        return found
-
     def language_inputs(self, embeddings: "Tensor", mask: "Tensor", config: Any, blocks: "Tensor | None" = None) -> dict[str, Any]:
         """Pass the mask unchanged; Llama takes no mapping."""
         del config, blocks
