@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from chiron.cli.app import main
+from chiron.client.attempts import RetryPolicy
 from tests.support.browser import CHROMIUM, FLAGS
 from tests.support.command import Cli, Ended
 
@@ -61,6 +62,13 @@ def browser() -> "Iterator[Browser]":
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry after a fiftieth of the usual wait, in tests of what retries lead to."""
+    usual = RetryPolicy.wait_before
+    monkeypatch.setattr(RetryPolicy, "wait_before", lambda *given: usual(*given) / 50)
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ def test_retries_and_halts_are_logged_without_the_key_or_a_word_of_the_case(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_waits")
 def test_only_verbose_commands_print_retries(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(Simulation(known_answers(cases)).reply, faults=Faults(http_500=0.2)) as endpoint:

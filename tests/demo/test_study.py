@@ -3,15 +3,16 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from chiron.demo.data import QUICK, TINY
+from chiron.demo.data import QUICK, TINY, Scale
 from chiron.demo.ladder import LADDER
 from chiron.errors import InputError
 from chiron.evaluation.statistics import clustered_mean
-from experiments.ladder import once, run_study
+from experiments.ladder import Figures, once, run_study
 from experiments.score_worth import Node, auc, calibration
 from experiments.tables import tables
 
@@ -25,40 +26,60 @@ def logging_of_other_tests() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_each_result_is_computed_once_and_belongs_to_one_scale(tmp_path: Path) -> None:
-    messages: list[str] = []
-    found = run_study(tmp_path, TINY, [0], only_ladder=True, processes=1, tell=messages.append)
+@dataclass(frozen=True)
+class Studied:
+    """A study of the ladder, and what it said."""
+
+    folder: Path
+    messages: list[str]
+    found: list[Figures]
+
+    def again(self, scale: Scale = TINY) -> list[Figures]:
+        return run_study(self.folder, scale, [0], only_ladder=True, processes=1, tell=self.messages.append)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
+    study = Studied(tmp_path_factory.mktemp("study"), [], [])
+    study.found.extend(study.again())
+    logging.disable(logging.NOTSET)
+    return study
+
+
+def test_each_result_is_computed_once_and_belongs_to_one_scale(studied: Studied) -> None:
+    (found,), messages = studied.found, studied.messages
     assert len(messages) == len(LADDER) + 2 + 2 + 2
-    assert set(found[0]["ladder"]) == set(LADDER)
-    assert set(found[0]["interns"]) == {"intern-1", "intern-2"}
-    assert found[0]["searches"]["search"]["cases"] == TINY.cases
-    assert found[0]["ladder"]["random_mentor"]["rows"] == TINY.cases
-    assert found[0]["ladder"]["true_chains"]["seen"]["n"] == TINY.evaluated
-    assert found[0]["interns"]["intern-1"]["rows"] == TINY.annotated
-    assert set(found[0]["after mics_verified"]) == {"preference pairs (DPO)", "more of stage 3 (control)"}
-    assert sum(n for _, n in found[0]["ladder"]["base"]["combinations"]["held_out"]) == TINY.evaluated
-    assert run_study(tmp_path, TINY, [0], only_ladder=True, processes=1, tell=messages.append) == found
+    assert set(found["ladder"]) == set(LADDER)
+    assert set(found["interns"]) == {"intern-1", "intern-2"}
+    assert found["searches"]["search"]["cases"] == TINY.cases
+    assert found["ladder"]["random_mentor"]["rows"] == TINY.cases
+    assert found["ladder"]["true_chains"]["seen"]["n"] == TINY.evaluated
+    assert found["interns"]["intern-1"]["rows"] == TINY.annotated
+    assert set(found["after mics_verified"]) == {"preference pairs (DPO)", "more of stage 3 (control)"}
+    assert sum(n for _, n in found["ladder"]["base"]["combinations"]["held_out"]) == TINY.evaluated
+    assert studied.again() == studied.found
     assert len(messages) == len(LADDER) + 2 + 2 + 2
     for name in LADDER:
-        assert f"| {name} |" in tables(found)
+        assert f"| {name} |" in tables(studied.found)
     with pytest.raises(InputError, match="another scale"):
-        run_study(tmp_path, QUICK, [0], only_ladder=True, processes=1, tell=messages.append)
+        studied.again(QUICK)
 
 
-def test_results_of_an_older_format_are_computed_again(tmp_path: Path) -> None:
-    first = once(lambda _: None, tmp_path, TINY, 0, "ladder", "base")
-    path = tmp_path / "0" / "figures" / "ladder-base.json"
+def test_results_of_an_older_format_are_computed_again(studied: Studied) -> None:
+    path = studied.folder / "0" / "figures" / "ladder-base.json"
+    written = path.read_text()
+    first = json.loads(written)
     path.write_text(json.dumps({key: value for key, value in first.items() if key not in {"format", "combinations"}}))
-    again = once(lambda _: None, tmp_path, TINY, 0, "ladder", "base")
+    again = once(lambda _: None, studied.folder, TINY, 0, "ladder", "base")
     timed = {"seconds", "cpu_seconds"}
-    assert {k: v for k, v in again.items() if k not in timed} == json.loads(json.dumps({k: v for k, v in first.items() if k not in timed}))
+    assert {k: v for k, v in json.loads(json.dumps(again)).items() if k not in timed} == {k: v for k, v in first.items() if k not in timed}
+    path.write_text(written)
 
 
-def test_the_interns_of_a_variation_are_not_evaluated(tmp_path: Path) -> None:
-    for part, name in (("ladder", "base"), ("searches", "10 true chains")):
-        once(lambda _: None, tmp_path, TINY, 0, part, name)
-    assert (tmp_path / "0" / "intern-1-of-10" / "model").is_dir()
-    assert not (tmp_path / "0" / "intern-1-of-10" / "answers").exists()
+def test_the_interns_of_a_variation_are_not_evaluated(studied: Studied) -> None:
+    once(lambda _: None, studied.folder, TINY, 0, "searches", "10 true chains")
+    assert (studied.folder / "0" / "intern-1-of-10" / "model").is_dir()
+    assert not (studied.folder / "0" / "intern-1-of-10" / "answers").exists()
 
 
 def test_the_area_is_the_probability_that_a_true_prefix_scores_higher() -> None:

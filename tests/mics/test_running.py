@@ -131,6 +131,7 @@ def test_more_cases_are_added_to_a_run_and_edited_ones_searched_again(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_waits")
 def test_faults_lose_no_case_and_change_no_result(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     world = simulation(cases)

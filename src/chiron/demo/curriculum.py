@@ -143,8 +143,6 @@ def train_recipe(recipe: Recipe, data: Path, images: Path, out: Path, *, process
 
 def _train(say: Say, recipe: Recipe, data: Path, images: Path, out: Path, meeting: Path, rank: int, processes: int) -> Path:
     """Train in one of ``processes`` worker processes."""
-    if processes > 1:
-        os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # read when torch is imported
     import torch
 
     from chiron.training.session import prepare, train

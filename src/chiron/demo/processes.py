@@ -1,7 +1,7 @@
 """Run jobs in parallel processes that send messages to the parent. If one fails or the user interrupts, all of them are terminated.
 
-The model is too small to benefit from threads, so the work is split over processes. They are spawned, because forking a process that has
-used torch's threads can hang.
+The model is too small to benefit from threads, so the work is split over processes. They are forked from a server process, which imports
+torch and transformers once for all of them. Forking this process could hang, because it may have used torch's threads.
 """
 
 import contextlib
@@ -90,12 +90,19 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], No
     return results
 
 
+_IMPORTED = ["chiron.demo.demonstration", "chiron.training.session", "transformers.models.internvl.modeling_internvl"]
+"""Modules that jobs need and that take seconds to import."""
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Read when torch is imported. Several processes with several threads each would slow each other down."""
+
+
 def _started(job: Job) -> tuple[Connection, BaseProcess]:
-    context = get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
     ours, theirs = context.Pipe(duplex=False)
     # Daemons are terminated when this process exits normally. If it is killed, _end_with_parent ends them.
     process = context.Process(target=_do, args=(job, theirs), daemon=True)
-    with _no_interrupt():
+    with _no_interrupt(), _environment():
         process.start()
     theirs.close()
     return ours, process
@@ -109,6 +116,19 @@ def _no_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Set the variables of :data:`_ENVIRONMENT`: the first process that starts also starts the server."""
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name in _ENVIRONMENT:
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in _ENVIRONMENT if name in before})
 
 
 def _received(pipe: Connection, process: BaseProcess) -> _Message:
@@ -127,8 +147,6 @@ def _received(pipe: Connection, process: BaseProcess) -> _Message:
 def _do(job: Job, pipe: Connection) -> None:
     """Run a job in the child process and send its result."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Several processes with several threads each would slow each other down.
-    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
     try:
         message = _Message("done", job.work(lambda news: pipe.send(_Message("news", news)), *job.arguments))
     except ChironError as error:
