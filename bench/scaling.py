@@ -36,7 +36,7 @@ def efficiencies(size: Size, rows: int) -> Iterator[list[object]]:
     with torch.device("meta"):
         model = make_model(size, torch.device("meta"))
     cost = Operations.of(model, INTERNVL).cost(ADAPTER)
-    data = mixture(size, INTERNVL.tokens_per_tile(plain(model).config))  # type: ignore[arg-type]  # a module with a configuration
+    data = mixture(size, INTERNVL.tokens_per_tile(plain(model).config))
     stage = Stage.model_validate({"name": "cot", "data": "cot.jsonl", "epochs": 1, "batch": {"rows": rows}, "learning_rate": 4e-5})
     recipe = Recipe.model_validate({"name": "scaling", "base": size.name, "max_seq_length": size.sequence, "stages": [stage]})
     steps = steps_of_epoch(recipe, stage, {"cot": data}, 0)

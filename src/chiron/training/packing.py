@@ -235,7 +235,9 @@ def _balanced(step: Sequence[Line], groups: int, at_once: int, cost: Cost) -> li
     lines = [members for members in shared if members]
     sums = [sum(costs[i] for i in members) for members in lines]
     batches = _spread(sums, [1] * len(lines), groups, at_once)
-    return batches and [[tuple(rows[i] for i in lines[number]) for number in batch] for batch in batches]
+    if batches is None:
+        return None
+    return [[tuple(rows[i] for i in lines[number]) for number in batch] for batch in batches]
 
 
 def _spread(costs: Sequence[float], sizes: Sequence[int], count: int, room: int) -> list[list[int]] | None:
