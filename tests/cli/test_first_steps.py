@@ -3,6 +3,8 @@
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +107,12 @@ def test_init_writes_the_schema_and_ends_with_the_command_to_run_next(tmp_path: 
 @pytest.mark.parametrize(("name", "words"), [("offline", "check it with"), ("practice", "check it with"), ("vllm", "edit the models")])
 def test_init_asks_to_edit_models_only_where_there_is_something_to_edit(tmp_path: Path, cli: Cli, name: str, words: str) -> None:
     assert words in cli(["init", name, "--out", str(tmp_path / "c.yaml")]).stdout
+
+
+@pytest.mark.parametrize("name", ["vllm", "paper"])
+def test_a_vllm_command_of_a_template_can_be_pasted(name: str) -> None:
+    (command,) = re.findall(r"vllm serve .*", template(name))
+    assert json.loads(shlex.split(command)[-1]) == {"image": 8}
 
 
 @pytest.mark.slow

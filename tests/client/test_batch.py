@@ -470,6 +470,24 @@ def test_files_for_vllm_are_written_and_their_results_are_read(tmp_path: Path) -
         assert not server.seen.requests
 
 
+@pytest.mark.parametrize(
+    ("model", "trusted"),
+    [
+        ({}, False),
+        ({"serves": {}}, True),
+        ({"parameters": {"mm_processor_kwargs": {"max_patches": 3}}}, True),
+        ({"parameters": {"top_k": 3}}, False),
+    ],
+)
+def test_vllm_is_told_to_accept_image_arguments_of_requests_that_have_them(tmp_path: Path, model: dict[str, Any], trusted: bool) -> None:
+    out = tmp_path / "files"
+    with BatchEndpoint(answer) as server:
+        client = open_client(tmp_path, server, base_url="", batch={"files": str(out)}, **model)
+        stopped(client, calls(1), lambda: bool(list(out.glob("*.input.jsonl"))))
+    assert ("--model m --trust-request-mm-kwargs && mv" in client.notes["batch m"]) == trusted
+    assert ("--trust-request-mm-kwargs" in client.notes["batch m"]) == trusted
+
+
 def test_a_folder_that_cannot_be_written_stops_the_run_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "batches").write_text("a file where the folder has to be")
     with BatchEndpoint(answer) as server:

@@ -275,6 +275,7 @@ def test_the_exported_model_says_how_it_is_asked_and_served(undisturbed: Path) -
     card = (model / "README.md").read_text()
     assert "max_patches = max(1, 6 // number of images)" in card
     assert '"mm_processor_kwargs": {"max_patches": N}' in card
+    assert "vllm serve FOLDER --trust-request-mm-kwargs" in card
     content: Any = [{"type": "text", "text": "Modality 1: "}, {"type": "image"}, {"type": "text", "text": "\nWhy?"}]
     rendered = AutoTokenizer.from_pretrained(model).apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True

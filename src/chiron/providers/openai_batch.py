@@ -173,7 +173,10 @@ class VllmFiles(OpenAILines):
         begin, end, part = (
             shlex.quote(str(self._folder / f"{batch.record.name}.{name}")) for name in ("input.jsonl", "output.jsonl", "part")
         )
-        return f"vllm run-batch -i {begin} -o {part} --model {shlex.quote(self.provider.config.model)} && mv {part} {end}"
+        config = self.provider.config
+        # vLLM 0.31 and later refuses requests with these arguments otherwise.
+        trust = " --trust-request-mm-kwargs" if config.serves or {"mm_processor_kwargs", "media_io_kwargs"} & set(config.parameters) else ""
+        return f"vllm run-batch -i {begin} -o {part} --model {shlex.quote(config.model)}{trust} && mv {part} {end}"
 
     async def poll(self, batch: Batch) -> BatchStatus:
         """Look for the results."""

@@ -298,7 +298,8 @@ _SERVING = """## Serving it
 _SHARED = """- Training shared {most} tiles among the images of a row; `preprocessor_config.json` alone gives {most} to every image. Pass
   the number with each request: `max_patches = max(1, {most} // number of images)`. {budgets}
   - transformers: `processor(text=..., images=..., images_kwargs={{"max_patches": N}})`
-  - vLLM: `vllm serve FOLDER`, and in every request `"mm_processor_kwargs": {{"max_patches": N}}`
+  - vLLM: `vllm serve FOLDER --trust-request-mm-kwargs`, only if you trust all clients (before vLLM 0.31 without this option), and in
+    every request `"mm_processor_kwargs": {{"max_patches": N}}`
   - chiron: `{{provider: openai, base_url: ..., model: ..., serves: {{max_tiles: {most}, max_tiles_per: row}}}}` sends it
 """
 
