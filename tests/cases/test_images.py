@@ -77,6 +77,22 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
         ImageFolder(tmp_path / "images").check("link.png")
 
 
+def test_a_linked_folder_is_followed_only_inside_the_folder(tmp_path: Path) -> None:
+    write_png(tmp_path / "elsewhere" / "deep" / "x.png")
+    write_png(tmp_path / "images" / "real" / "deep" / "x.png")
+    (tmp_path / "images" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "in").symlink_to(tmp_path / "images" / "real")
+    folder = ImageFolder(tmp_path / "images")
+    with pytest.raises(ImageProblem, match="link out"):
+        folder.check("out/deep/x.png")
+    assert folder.check("in/deep/x.png").path == folder.check("./real/deep//x.png").path
+
+
+def test_a_name_that_is_too_long_is_a_missing_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageProblem):
+        ImageFolder(tmp_path).check("a" * 5000 + "/x.png")
+
+
 def test_a_link_inside_the_folder_is_followed(tmp_path: Path) -> None:
     write_png(tmp_path / "real.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "real.png")

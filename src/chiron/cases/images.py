@@ -94,7 +94,11 @@ class ImageFolder:
             raise ImageProblem(f"image '{name}' has a backslash in its path: write '/' between folders")
         if pure.is_absolute() or Path(name).is_absolute() or ".." in pure.parts:
             raise ImageProblem(f"image '{name}' leaves the image folder: give a path relative to {self.root}")
-        path = Path(os.path.realpath(self._fence / name))
+        path = self._fence.joinpath(*pure.parts)
+        # Resolving a path looks at each of its folders. Without a link below the fence, it stays as it is.
+        below = [path, *path.parents][: len(pure.parts)]
+        if any(os.path.islink(part) for part in below):  # noqa: PTH114 - a name may be too long, which Path raises
+            path = Path(os.path.realpath(path))
         if not path.is_relative_to(self._fence):
             raise ImageProblem(f"image '{name}' is a link out of the image folder {self.root}: copy the file into it")
         return path
