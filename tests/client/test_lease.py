@@ -5,6 +5,8 @@ import multiprocessing
 import random
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from multiprocessing.connection import Connection, wait
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from chiron.client import lease
 from chiron.client.attempts import Budget
 from chiron.client.failures import BudgetSpent, RunStopped, UserStopped
 from chiron.client.lease import Broker, FileLeases, LeasedBudget, OpenLease, SharedPace, open_leases
@@ -263,13 +266,15 @@ def use_the_file(file: Path, holder: str, ready: Any, over: Any, counts: Any) ->
 
     async def main() -> None:
         count, paces = 0, {f"endpoint {n}": Pace(1, 1.0, 0.0) for n in range(1000)}
-        with closing(FileLeases(file, holder)) as leases:
-            ready.wait()
-            while holder != "a" and not over.is_set():
-                await leases.pace(paces)
-                count += 1
-            for _ in range(20 if holder == "a" else 0):
-                assert await leases.lease(0.001)
+        try:
+            with closing(FileLeases(file, holder)) as leases:
+                ready.wait()
+                while holder != "a" and not over.is_set():
+                    await leases.pace(paces)
+                    count += 1
+                for _ in range(20 if holder == "a" else 0):
+                    assert await leases.lease(0.001)
+        finally:
             over.set()
             counts.put(count)
 
@@ -291,6 +296,7 @@ def test_no_process_waits_for_the_file_while_others_use_it_again_and_again(tmp_p
     used = sum(counts.get() for _ in processes)
     for process in processes:
         process.join()
+        assert process.exitcode == 0
     assert used < 120  # the other three, during 20 leases of the first: with SQLite's own waiting, 200 to 800
 
 
@@ -353,6 +359,45 @@ def test_a_lease_file_that_is_removed_or_replaced_while_it_is_open_stops_the_run
         if later is not None:
             assert later.granted("a") == 0.0
             later.disconnect()
+
+
+def test_a_replaced_file_keeps_its_journal_when_the_old_one_is_used(tmp_path: Path) -> None:
+    """SQLite finds a journal by its name, so the old file would get what another process writes to the new one at this moment."""
+    file = tmp_path / "leases.sqlite"
+    old = Broker(1.0, 0.0, 1, file, shared=True)
+    old.open("a", 0.0)
+    old.lease("a", 0.1)
+    file.unlink()
+    new = Broker(1.0, 0.0, 1, file, shared=True)
+    new.open("a", 0.0)
+    new._db.execute("PRAGMA synchronous=OFF")
+    new._db.execute("BEGIN IMMEDIATE")
+    new._db.execute("UPDATE leases SET usd = 0.5")
+    with pytest.raises(FileExistsError):
+        old.lease("a", 0.1)
+    new._db.execute("ROLLBACK")
+    assert new.granted("a") == 0.0
+    new.disconnect()
+    old.disconnect()
+
+
+def test_a_file_that_cannot_be_used_for_a_moment_is_free_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_BUSY", 0.1)
+    file = tmp_path / "leases.sqlite"
+    Broker(1.0, 0.0, 1, file, shared=True).disconnect()
+    broker = Broker.join(file)
+    with closing(sqlite3.connect(file)) as other:  # locks without a turn, as a backup of the file does
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            broker.open("a", 0.0)
+        other.execute("ROLLBACK")
+    # Locks do not exclude each other within a process, so another one tries.
+    code = (
+        f"from pathlib import Path; from chiron.client import lease; lease._BUSY = 1; lease.Broker.join(Path({str(file)!r})).open('b', 0.0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert broker.holders() == ["b"]
+    broker.disconnect()
 
 
 def test_leases_of_an_earlier_version_are_counted(tmp_path: Path) -> None:

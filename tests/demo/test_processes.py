@@ -1,6 +1,9 @@
 """Work shared among processes: its order, its words, and what becomes of the others when one fails."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,17 @@ def crash(_: Say) -> None:
 
 def vanish(_: Say) -> None:
     os._exit(7)
+
+
+def blocked(_: Say) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_jobs_do_not_hear_ctrl_c() -> None:
+    """A terminal sends it to all processes, but only the first one ends the others in order. In a new process: it starts the server."""
+    code = f"from {__name__} import *; print(run_jobs([Job(blocked, ())] * 3, at_once=3))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "[True, True, True]\n"
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

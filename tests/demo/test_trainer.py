@@ -11,7 +11,7 @@ from chiron.demo.curriculum import first_stages, train_recipe
 from chiron.demo.data import TINY, make_data
 from chiron.training.loop import count_trained
 from chiron.training.metrics import read_metrics
-from chiron.training.packing import micro_batches, pack
+from chiron.training.packing import Cost, micro_batches, pack
 from chiron.training.rows import Encoded
 
 pytestmark = pytest.mark.slow
@@ -62,9 +62,32 @@ def test_no_process_waits_long_for_another() -> None:
     lengths = [700, 650, 600, 550, 500, 450, 400, 350, 300, 250, 200, 150, 100, 90, 80, 70]
     step = packed([row(number, length) for number, length in enumerate(lengths)])
     assert len(step) == 3
-    shares = [micro_batches(step, 1, 8, rank, lambda row: float(len(row.input_ids))) for rank in range(8)]
+    shares = [micro_batches(step, 1, 8, rank, by_length) for rank in range(8)]
     costs = [sum(len(row.input_ids) for line in share[0] for row in line) for share in shares]
     assert max(costs) < 1.15 * sum(lengths) / 8
+
+
+def by_length(row: Encoded) -> float:
+    return float(len(row.input_ids))
+
+
+def test_lines_next_to_each_other_are_not_padded_more_than_before() -> None:
+    dice = np.random.default_rng(0)
+    step = packed([row(n, int(dice.integers(*((25, 100), (400, 800))[n % 2]))) for n in range(16)])
+
+    def in_use(cost: Cost | None) -> float:
+        batches = [batch for rank in range(2) for batch in micro_batches(step, 8, 2, rank, cost)]
+        sizes = [[sum(map(by_length, line)) for line in batch] for batch in batches]
+        return sum(map(sum, sizes)) / sum(len(batch) * max(batch) for batch in sizes)
+
+    assert in_use(by_length) >= in_use(None)
+    assert in_use(by_length) > 0.9
+
+
+def test_no_process_gets_the_dearest_batch_of_every_round() -> None:
+    step = [(row(n, 750 - 30 * n),) for n in range(16)]
+    shares = [sum(count_trained(line) for (line,) in micro_batches(step, 1, 8, rank, by_length)) for rank in range(8)]
+    assert max(shares) < 1.1 * sum(shares) / 8
 
 
 @pytest.mark.slow

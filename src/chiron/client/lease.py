@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import random
 import sqlite3
@@ -208,7 +207,14 @@ class Broker:
                 self._synchronous = mode
             self._wait_for_turn()
             begun = time.monotonic()
-        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            if begun:
+                # SQLite finds the journal by its name: it would play that of a new file back into the old one, and remove it.
+                self._need_same_file()
+            self._db.execute("BEGIN IMMEDIATE")
+        except (OSError, sqlite3.Error):
+            self._leave_turn()  # SQLite did not lock anything, so it releases nothing
+            raise
         with self._db:
             yield
         if begun:
@@ -221,6 +227,8 @@ class Broker:
         SQLite's own waiting is not fair: it tries less and less often, so that those that came later are served first. It releases this
         lock together with its own, which are all locks of the process on the file.
         """
+        import fcntl  # missing on Windows, where no file is shared
+
         deadline = time.monotonic() + _BUSY
         while True:
             try:
@@ -231,6 +239,12 @@ class Broker:
                 time.sleep(random.uniform(0.0, self._took))  # noqa: S311 - not for secrets
             else:
                 return
+
+    def _leave_turn(self) -> None:
+        if self._descriptor >= 0:
+            import fcntl
+
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _TURN)
 
     def _need_same_file(self) -> None:
         """Check that the open file was not deleted or replaced, as when the run was taken over: this run no longer has its money.

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
@@ -102,6 +102,7 @@ def _started(job: Job) -> tuple[Connection, BaseProcess]:
     ours, theirs = context.Pipe(duplex=False)
     # Daemons are terminated when this process exits normally. If it is killed, _end_with_parent ends them.
     process = context.Process(target=_do, args=(job, theirs), daemon=True)
+    resource_tracker.ensure_running()  # it is started with the server otherwise, and lets the interrupt through again
     with _no_interrupt(), _environment():
         process.start()
     theirs.close()

@@ -165,7 +165,9 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int, once: Operations) -> _
         batches = batches_of_step(step, recipe.micro_batch_size, gpus, cost)
         of_batch = [sum(cost(row) for line in batch for row in line if trained_tokens(row)) for batch in batches]
         seen.work += sum(of_batch)
-        seen.places += gpus * max(sum(of_batch[rank::gpus]) for rank in range(gpus))
+        # Processes that share the weights wait for each other in every batch, others at the end of a step.
+        rounds = [of_batch[at : at + gpus] for at in range(0, len(of_batch), gpus)]
+        seen.places += gpus * (sum(map(max, rounds)) if recipe.shard else max(map(sum, zip(*rounds, strict=True))))
     return seen
 
 

@@ -216,7 +216,7 @@ def batches_of_step(step: Sequence[Line], at_once: int, world: int, cost: Cost |
     if not step:  # a stage without held-out rows
         return []
     groups = -(-len(step) // (at_once * world)) * world
-    batches = _balanced(step, groups, at_once, cost) if cost is not None and world > 1 else None
+    batches = _balanced(step, groups, at_once, world, cost) if cost is not None and world > 1 else None
     if batches is None:
         # As many lines in each, as far as possible.
         edges = [len(step) * i // groups for i in range(groups + 1)]
@@ -224,20 +224,26 @@ def batches_of_step(step: Sequence[Line], at_once: int, world: int, cost: Cost |
     return [batch or [tuple(_silent(row) for row in step[0][:1])] for batch in batches]
 
 
-def _balanced(step: Sequence[Line], groups: int, at_once: int, cost: Cost) -> list[list[Line]] | None:
-    """Pack the rows of a step again, into batches that need about equally many operations; None if they do not fit."""
+def _balanced(step: Sequence[Line], groups: int, at_once: int, world: int, cost: Cost) -> list[list[Line]] | None:
+    """Pack the rows of a step again, into batches and processes that need about equally many operations; None if they do not fit."""
     rows = [row for line in step for row in line]
     costs, lengths = [cost(row) for row in rows], [len(row.input_ids) for row in rows]
     longest = max(sum(len(row.input_ids) for row in line) for line in step)
-    shared = _spread(costs, lengths, groups * at_once, longest)
-    if shared is None:
+    # As few lines as possible: those of a batch are padded to its longest one.
+    for count in range(groups, groups * at_once + 1, groups):
+        if (shared := _spread(costs, lengths, count, longest)) is not None:
+            break
+    else:
         return None
     lines = [members for members in shared if members]
-    sums = [sum(costs[i] for i in members) for members in lines]
-    batches = _spread(sums, [1] * len(lines), groups, at_once)
+    of_line = [sum(costs[i] for i in members) for members in lines]
+    batches = _spread(of_line, [1] * len(lines), groups, at_once)
     if batches is None:
         return None
-    return [[tuple(rows[i] for i in lines[number]) for number in batch] for batch in batches]
+    of_process = _spread([sum(of_line[n] for n in batch) for batch in batches], [1] * groups, world, groups // world)
+    assert of_process is not None  # noqa: S101 - there is room for all
+    in_turn = (batches[number] for together in zip(*of_process, strict=True) for number in together)
+    return [[tuple(rows[i] for i in lines[number]) for number in batch] for batch in in_turn]
 
 
 def _spread(costs: Sequence[float], sizes: Sequence[int], count: int, room: int) -> list[list[int]] | None:
