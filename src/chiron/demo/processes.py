@@ -1,12 +1,13 @@
 """Run jobs in parallel processes that send messages to the parent. If one fails or the user interrupts, all of them are terminated.
 
-The model is too small to benefit from threads, so the work is split over processes. They are forked from a server process, which imports
-torch and transformers once for all of them. Forking this process could hang, because it may have used torch's threads.
+The model is too small to benefit from threads, so the work is split over processes. On Linux, they are forked from a server process, which
+imports torch and transformers once for all of them. Forking this process could hang, because it may have used torch's threads.
 """
 
 import contextlib
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +98,8 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP
 
 
 def _started(job: Job) -> tuple[Connection, BaseProcess]:
-    context = get_context("forkserver")
+    # Elsewhere, there is no server, or forking after the import of torch is not safe.
+    context = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
     context.set_forkserver_preload(_IMPORTED)
     ours, theirs = context.Pipe(duplex=False)
     # Daemons are terminated when this process exits normally. If it is killed, _end_with_parent ends them.
