@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,11 +23,12 @@ from aiohttp import web
 from chiron.cases.case import Case
 from chiron.cases.reader import Selection
 from chiron.client.lease import Broker, FileLeases
-from chiron.errors import DiskError, InputError
+from chiron.client.ledger import Ledger
+from chiron.errors import ChironError, DiskError, InputError
 from chiron.jobs import parts
 from chiron.jobs.engine import EngineOptions, engine_of
-from chiron.jobs.parts import PartRunner, PartTask, check_worker
-from chiron.jobs.storage import LEASES, Storage, begin_parts
+from chiron.jobs.parts import PartRunner, PartTask, check_worker, store_remains
+from chiron.jobs.storage import LEASES, Storage, begin_parts, spent_in_copy
 from chiron.mics.config import RunConfig
 from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import RunDirectory, read_status
@@ -126,6 +128,27 @@ def test_a_killed_worker_changes_no_path_and_overshoots_no_budget(tmp_path: Path
     assert sum(s.calls for s in status.spending) <= asked - before
     assert world.usd <= status.spent_usd + 1e-6  # what the killed worker paid for and did not copy is counted
     assert status.spent_usd - status.possibly_spent_usd <= world.usd + 1e-6
+
+
+@pytest.mark.slow
+def test_only_the_calls_in_flight_are_paid_again_if_the_machine_of_a_killed_worker_is_still_there(tmp_path: Path, address: str) -> None:
+    """Its ledger is on that machine, and has more than the last copy; here, there is none."""
+    cases = write_cases(tmp_path, 8)
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, latency=lambda _: 0.02) as endpoint:
+        data = team(endpoint.base_url, model={**PRICE, "concurrency": 4}, budget_usd=10_000)
+
+        def kill() -> None:
+            wait_until(lambda: endpoint.seen.requests >= 200)
+            os.kill(workers()[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        summary = on_cluster(cases, config_of(data), tmp_path / "ray", address, copy_every=1000.0)
+        killer.join()
+        assert any("a worker was lost" in note for note in summary.notes)
+        assert summary.pending == 0
+        again = sum(count - 1 for count in endpoint.seen.answered.values())
+    assert again <= 4 / 2 * len(data["models"])
 
 
 def calls_in(ledger: Path) -> int:
@@ -325,6 +348,24 @@ def test_a_part_continues_from_the_copy_of_another_worker(tmp_path: Path) -> Non
         assert again.problem is None
         assert endpoint.seen.requests == asked
     assert Storage(str(tmp_path / "copies")).copies() == ["part-0", "part-1"]
+
+
+def test_what_a_killed_process_left_on_this_machine_is_stored_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    storage = Storage(str(tmp_path / "copies"))
+    for attempt in (1, 10):
+        left = tmp_path / f"chiron-run-00001-{attempt}-x1y2"
+        left.mkdir()
+        with Ledger.open(left / "ledger.sqlite") as ledger:
+            ledger.book_lost("earlier", float(attempt))
+    store_remains("run-00001-1", storage.url)
+    assert storage.copies() == ["run-00001-1"]
+    assert spent_in_copy(storage, "run-00001-1") == 1.0
+    assert [path.name for path in tmp_path.glob("chiron-*")] == ["chiron-run-00001-10-x1y2"]
+    (tmp_path / "chiron-run-00001-10-x1y2" / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))
+    with pytest.raises(ChironError):
+        store_remains("run-00001-10", storage.url)
+    assert storage.copies() == ["run-00001-1"]
 
 
 def test_a_part_whose_copy_is_missing_is_not_begun_again(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from chiron.client.client import Count
 from chiron.client.failures import RunStopped, UserStopped
 from chiron.client.lease import LeasedBudget, Leases, SharedPace
+from chiron.client.ledger import Ledger
 from chiron.errors import ChironError, DiskError, InputError
 from chiron.jobs.crashes import LOG
 from chiron.jobs.engine import EngineOptions, OpenJob, Part
@@ -168,6 +169,24 @@ def check_worker(part: Part, about: tuple[str, dict[str, Any]], storage: str, ru
     return None
 
 
+def store_remains(name: str, storage: str) -> None:
+    """Store the ledger that a killed process left on this machine, and remove its directory. It has more than the last copy.
+
+    Args:
+        name: name of the attempt that was lost.
+        storage: storage of the run.
+
+    Raises:
+        ChironError: the ledger is damaged, or the storage cannot be written.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"chiron-{name}-*"):
+        ledger = folder / "ledger.sqlite"
+        if ledger.is_file():
+            with Ledger.open(ledger):  # completes what the process was writing
+                Storage(storage).put_ledger(ledger, name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class PartRunner:
     """One part of a job in this process."""
 
@@ -211,12 +230,13 @@ class PartRunner:
     async def _run_job(self) -> tuple[JobSummary, dict[str, str]]:
         task = self._task
         if task.resumes is not None:
-            found = await asyncio.to_thread(self._storage.get_ledger, task.resumes, self._folder / "ledger.sqlite")
-            if not found:
+            fetched = self._folder / "fetched.sqlite"
+            if not await asyncio.to_thread(self._storage.get_ledger, task.resumes, fetched):
                 raise InputError(
                     f"the copy '{task.resumes}' of a lost worker's ledger is not in {task.storage}: check that no other process deletes"
                     " files there, and run again"
                 )
+            fetched.rename(self._folder / "ledger.sqlite")  # whole, also for store_remains()
         job = task.part.open(self._folder, task.workers)
         job.make_budget = self._budget_maker()
         self._job = job

@@ -1,6 +1,7 @@
 """Engine that runs parts of a job on the machines of a Ray cluster (extra ``ray``)."""
 
 import asyncio
+import logging
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -18,17 +19,20 @@ from chiron.client.limiter import Pace
 from chiron.errors import InputError
 from chiron.extras import need
 from chiron.jobs.engine import EngineOptions, OpenJob
-from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker, divide, pass_on
+from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker, divide, pass_on, store_remains
 from chiron.jobs.ray_cluster import first_line, open_cluster
 from chiron.jobs.replies import KnownCalls, RepliesSummary, look_up, rebuild
 from chiron.jobs.storage import COPIES, LEASES, PROBE, Storage, attempt_of, begin_parts, merge_part, part_of, recover_parts, spent_in_copy
 
+_log = logging.getLogger(__name__)
 _PARTS = 8
 """Parts for each worker, so that a slow worker does not hold up the others at the end."""
 _LOOK_EVERY = 0.25
 """Seconds between looks at the workers."""
 _START_WITHIN = 120.0
 """Seconds in which a worker must start."""
+_REMAINS_WITHIN = 30.0
+"""Seconds to wait for the ledger of a lost worker, whose machine may be lost too."""
 _LOSSES = 5
 """Workers that may be lost with the same part before the run stops."""
 
@@ -71,6 +75,12 @@ class RayWorker:
         """See :func:`check_worker`."""
         return await asyncio.to_thread(check_worker, *about)
 
+    async def node(self) -> str:
+        """Return the ID of this machine in the cluster."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     async def run(self, task: PartTask, broker: Any) -> PartEnd:
         """Run a part to its end."""
         self._runner = PartRunner(task, RemoteLeases(broker, task.name))
@@ -95,6 +105,8 @@ class _Attempt:
     losses: int = 0
     lost: str | None = None
     """Name of the attempt before, whose worker was lost."""
+    node: str = ""
+    """ID of the machine that ran it, or the attempt before."""
     worker: Any = None
     state: WorkerState = field(default_factory=WorkerState)
 
@@ -249,6 +261,7 @@ class _Session:
 
         name, booked = attempt.task.name, 0.0
         if attempt.lost is not None:
+            await self._store_remains(attempt.lost, attempt.node)
             # The lost attempt may have stored no copy yet.
             copies = await asyncio.to_thread(self._storage.copies_of, part_of(name))
             attempt.task = replace(attempt.task, resumes=copies[-1] if copies else None)
@@ -258,6 +271,7 @@ class _Session:
             await self._write_off(attempt.lost, booked)
         attempt.worker, self._running[name] = worker, attempt
         try:
+            attempt.node = await _result(worker.node.remote())
             end = await _result(worker.run.remote(attempt.task, self._broker))
         except ray.exceptions.RayTaskError:
             raise  # a bug: another worker would meet it too
@@ -279,13 +293,25 @@ class _Session:
         losses = attempt.losses + 1
         self._client.note("\0lost workers", f"a worker was lost ({first_line(error)}); its part was continued by another one")
         task = replace(attempt.task, name=f"{part_of(attempt.task.name)}-{attempt_of(attempt.task.name) + 1}")
-        self._waiting.appendleft(_Attempt(task, attempt.units, losses, attempt.task.name))
+        self._waiting.appendleft(_Attempt(task, attempt.units, losses, attempt.task.name, attempt.node))
         if losses >= _LOSSES:
             self._client.halt(
                 RunStopped(
                     f"{losses} workers in a row were lost with the same {len(attempt.units)} units, most recently: {first_line(error)}"
                 )
             )
+
+    async def _store_remains(self, lost: str, node: str) -> None:
+        """Store what a lost worker left on its machine, if that machine is still there. Otherwise its last copy has to do."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        task = ray.remote(store_remains).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        try:
+            await asyncio.wait_for(_result(task.remote(lost, self._storage.url)), _REMAINS_WITHIN)
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            _log.warning("what the lost worker %s left cannot be used (%s); its last copy is used", lost, first_line(error))
 
     async def _write_off(self, lost: str, booked: float) -> None:
         """Count what a lost worker was granted and its last copy does not contain."""
