@@ -14,7 +14,9 @@ export OMP_WAIT_POLICY := PASSIVE
 # pytest and Python keep what they compiled for the next run.
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests run in one of the two processes, so that what they share is made once.
-PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Processes of the tests. Some tests wait, so a third one fills two cores.
+WORKERS ?= 3
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help docs package setup demo demo-quick demo-search demo-ray ablation test test-fast test-only test-newest constraints lint bench clean
 .DEFAULT_GOAL := help
