@@ -13,8 +13,8 @@ CHIRON = --no-build-isolation --editable
 export OMP_WAIT_POLICY := PASSIVE
 # pytest and Python keep what they compiled for the next run.
 unexport PYTHONDONTWRITEBYTECODE
-# A file's tests run in one of the two processes, so that what they share is made once.
-# Processes of the tests. Some tests wait, so a third one fills two cores.
+# A file's tests run in one process, so that what they share is made once.
+# Some tests wait, so three processes fill two cores.
 WORKERS ?= 3
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
