@@ -266,7 +266,7 @@ def test_a_change_is_sent_as_an_event(tmp_path: Path) -> None:
     library.lines()
 
     async def first_events() -> list[str]:
-        events = _changes(library, None, KeptPages(0.0), lambda: False)
+        events = _changes(library, None, library.signature(), KeptPages(0.0), lambda: False)
         found = [await anext(events)]
         with Ledger.open(run / LEDGER) as ledger:
             ledger.put_result(stored(retained(a_case("case-3")), 3))

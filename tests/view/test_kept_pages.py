@@ -1,6 +1,5 @@
 """Pages that are sent again for a moment."""
 
-import asyncio
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -15,9 +14,10 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from chiron.view.access import CSRF, HOST, Gate, Guard, Reviewer
-from chiron.view.app import _changes
+from chiron.view.app import create_app
 from chiron.view.library import Library
 from chiron.view.pages import KeptPages
+from tests.support.waiting import wait_until
 from tests.view.serving import PORT
 
 
@@ -79,18 +79,16 @@ def test_a_write_is_followed_by_a_new_page(counted: Counted) -> None:
     assert client.get("/").text == "page 2"
 
 
-def test_a_page_that_begins_to_listen_gets_a_new_page(counted: Counted, tmp_path: Path) -> None:
+def test_a_page_that_begins_to_listen_gets_a_new_page(tmp_path: Path) -> None:
     """What changed after the page was made and before its stream opened is in no event."""
-
-    async def opening() -> str:
-        events = _changes(Library([tmp_path]), None, counted.pages, lambda: False)
-        first = await anext(events)
-        await events.aclose()  # type: ignore[attr-defined]
-        return first
-
-    assert counted.client.get("/").text == "page 1"
-    assert asyncio.run(opening()) == "retry: 2000\n\n"
-    assert counted.client.get("/").text == "page 2"
+    gate = Gate(PORT)
+    app = create_app(Library([tmp_path]), gate, closing=lambda: True, keep=3600.0)
+    with TestClient(app, base_url=f"http://{HOST}:{PORT}") as client:
+        assert "training" not in client.get(gate.link()).text
+        (tmp_path / "training").mkdir()
+        (tmp_path / "training" / "metrics.jsonl").write_text("")
+        assert "training" not in client.get("/").text
+        wait_until(lambda: client.get("/events").text == "retry: 2000\n\n" and "/training</bdi>" in client.get("/").text)
 
 
 def test_a_page_that_was_being_made_when_something_changed_is_not_kept(counted: Counted) -> None:

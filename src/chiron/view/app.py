@@ -29,6 +29,7 @@ from chiron.view.review_queue import ReviewSettings
 from chiron.view.search_pages import search_page
 from chiron.view.search_state import SearchState
 from chiron.view.sources import ChironError, InputError
+from chiron.view.states import Signature
 from chiron.view.training_pages import training_page
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,10 @@ def create_app(
 
     async def events(request: Request) -> Response:
         run_id = request.query_params.get("run") or None
-        return StreamingResponse(_changes(library, run_id, kept, closing), media_type="text/event-stream")
+        # Before the answer begins: an open stream makes the page ask for itself again, which must be as new as what is compared.
+        seen = await run_in_threadpool(library.signature, run_id)
+        kept.forget()
+        return StreamingResponse(_changes(library, run_id, seen, kept, closing), media_type="text/event-stream")
 
     def home(request: Request) -> Response:
         lines = library.lines()
@@ -130,10 +134,10 @@ def _crash(_: Request, error: Exception) -> Response:
     return problem(f"This page cannot be made because of a bug in chiron ({type(error).__name__}).", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-async def _changes(library: Library, run_id: str | None, kept: KeptPages, closing: Callable[[], bool]) -> AsyncIterator[str]:
+async def _changes(
+    library: Library, run_id: str | None, seen: Signature, kept: KeptPages, closing: Callable[[], bool]
+) -> AsyncIterator[str]:
     """Yield a server-sent event whenever a run changes, and a comment now and then that keeps the connection open."""
-    seen = await run_in_threadpool(library.signature, run_id)
-    kept.forget()  # the page asks for itself again when the stream opens
     yield "retry: 2000\n\n"
     quiet = 0.0
     while not closing():

@@ -105,7 +105,6 @@ class Library:
         return (self.version, *((state.place.id, state.signature()) for state in states))
 
     def _work(self) -> None:
-        let_jobs_go_first()
         while not self._ended.wait(0.05 if self._work_once() else 0.5):
             pass
 
