@@ -14,8 +14,8 @@ export OMP_WAIT_POLICY := PASSIVE
 # pytest and Python keep what they compiled for the next run.
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests run in one process, so that what they share is made once.
-# Some tests wait, so three processes fill two cores.
-WORKERS ?= 3
+# Processes of the tests.
+WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help docs package setup demo demo-quick demo-search demo-ray ablation test test-fast test-only test-newest constraints lint bench clean

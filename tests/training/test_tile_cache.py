@@ -147,7 +147,7 @@ data, folder, kill = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "kill"
 rows = encode_all(read_rows(data / "rows.jsonl"), ImageFolder(data / "images"), tiny_encoder(), limit=1000)
 cache = TileCache(folder, tiny_tiling(), 2**20, writers=2)
 if kill:
-    def die(handle, mode):
+    def die(handle, mode, **_):
         os.write(handle, b"half of")
         os.kill(os.getpid(), signal.SIGKILL)
     os.fdopen = die
