@@ -20,9 +20,10 @@ from typing import Any, Protocol
 
 from bench.table import heading, table
 from chiron.client.attempts import AttemptRecord
+from chiron.client.broker import Broker, open_leases
 from chiron.client.call import Reply
 from chiron.client.failures import BudgetSpent
-from chiron.client.lease import Broker, FileLeases, LeasedBudget, Leases, open_leases
+from chiron.client.lease import FileLeases, LeasedBudget, Leases
 from chiron.client.ledger import Ledger
 from chiron.jobs.ray_engine import RemoteLeases
 from chiron.jobs.storage import LEASES, Storage, attempt_of, part_of, spent_in_copy

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from chiron.client import lease
+from chiron.client import broker as broker_module
 from chiron.client.attempts import Budget
+from chiron.client.broker import Broker, OpenLease, open_leases
 from chiron.client.failures import BudgetSpent, RunStopped, UserStopped
-from chiron.client.lease import Broker, FileLeases, LeasedBudget, OpenLease, SharedPace, open_leases
+from chiron.client.lease import FileLeases, LeasedBudget, SharedPace
 from chiron.client.limiter import Limiter, Pace
 
 
@@ -382,7 +383,7 @@ def test_a_replaced_file_keeps_its_journal_when_the_old_one_is_used(tmp_path: Pa
 
 
 def test_a_file_that_cannot_be_used_for_a_moment_is_free_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_BUSY", 0.1)
+    monkeypatch.setattr(broker_module, "_BUSY", 0.1)
     file = tmp_path / "leases.sqlite"
     Broker(1.0, 0.0, 1, file, shared=True).disconnect()
     broker = Broker.join(file)
@@ -393,9 +394,10 @@ def test_a_file_that_cannot_be_used_for_a_moment_is_free_for_the_next_process(tm
         other.execute("ROLLBACK")
     # Locks do not exclude each other within a process, so another one tries.
     code = (
-        f"from pathlib import Path; from chiron.client import lease; lease._BUSY = 1; lease.Broker.join(Path({str(file)!r})).open('b', 0.0)"
+        "import sys; from pathlib import Path; from chiron.client import broker\n"
+        "broker._BUSY = 1; broker.Broker.join(Path(sys.argv[1])).open('b', 0.0)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
     assert broker.holders() == ["b"]
     broker.disconnect()
 

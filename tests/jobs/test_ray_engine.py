@@ -22,7 +22,8 @@ from aiohttp import web
 
 from chiron.cases.case import Case
 from chiron.cases.reader import Selection
-from chiron.client.lease import Broker, FileLeases
+from chiron.client.broker import Broker
+from chiron.client.lease import FileLeases
 from chiron.client.ledger import Ledger
 from chiron.errors import ChironError, DiskError, InputError
 from chiron.jobs import parts

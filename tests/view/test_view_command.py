@@ -1,7 +1,6 @@
 """``chiron view`` as a person starts it, in a process of its own."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -65,19 +64,6 @@ def test_it_prints_one_line_answers_with_the_token_only_and_ends_with_130(tmp_pa
     assert out == ""
     assert "Traceback" not in error
     assert parts.query.partition("=")[2] not in error
-
-
-@pytest.mark.skipif(not hasattr(os, "nice"), reason="needs niceness")
-def test_jobs_on_the_same_cores_go_first_but_a_browser_is_not_slowed(tmp_path: Path) -> None:
-    browser = tmp_path / "browser"
-    browser.write_text(f"#!/bin/sh\nnice > {tmp_path / 'niceness'}\n")
-    browser.chmod(0o755)
-    shutil.copytree(RECORDED, tmp_path / "recorded_run")
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    with started(tmp_path, BROWSER=str(browser)) as process:
-        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) > own, what="a lower priority")
-        wait_until(lambda: (tmp_path / "niceness").is_file() and bool((tmp_path / "niceness").read_text()), what="the browser")
-    assert int((tmp_path / "niceness").read_text()) == own
 
 
 def test_it_ends_in_order_when_it_is_terminated(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP
 
 
 def _started(job: Job) -> tuple[Connection, BaseProcess]:
-    # Elsewhere, there is no server, or forking after the import of torch is not safe.
+    # Windows has no such server, and on macOS it is not safe to fork after torch was imported.
     context = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
     context.set_forkserver_preload(_IMPORTED)
     ours, theirs = context.Pipe(duplex=False)

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from chiron.client.broker import Broker
 from chiron.client.client import Count, ModelClient
 from chiron.client.failures import RunStopped
-from chiron.client.lease import Broker
 from chiron.client.ledger_merge import MergingLedger
 from chiron.client.limiter import Pace
 from chiron.errors import InputError

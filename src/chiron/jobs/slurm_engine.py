@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client import failures
+from chiron.client.broker import Broker
 from chiron.client.failures import RunStopped, Submitted, UserStopped, failure_of
-from chiron.client.lease import Broker, FileLeases
+from chiron.client.lease import FileLeases
 from chiron.errors import ChironError, DiskError, InputError
 from chiron.io import write_atomically
 from chiron.jobs.directory import WorkDirectory

@@ -12,7 +12,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from chiron.client.lease import open_leases
+from chiron.client.broker import open_leases
 from chiron.client.ledger import Ledger
 from chiron.client.ledger_merge import MergingLedger
 from chiron.client.ledger_store import explained

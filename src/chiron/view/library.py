@@ -19,8 +19,6 @@ _AT_ONCE = 0.15
 """Seconds that a request reads for; the rest is read in the background."""
 _SLICE = 0.1
 """Seconds that the background thread holds one run for."""
-_NICE = 5
-"""Added to the niceness of the server. On busy cores, a job keeps most of the time."""
 _STATES: dict[Kind, type[RunState]] = {
     "search": SearchState,
     "build": BuildState,
@@ -29,12 +27,6 @@ _STATES: dict[Kind, type[RunState]] = {
     "release": ReleaseState,
     "unknown": UnknownState,
 }
-
-
-def let_jobs_go_first() -> None:
-    """Lower the priority of this thread and of those that it starts later (elsewhere than on Linux, of the process)."""
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
 
 
 class Library:

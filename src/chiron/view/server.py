@@ -11,7 +11,7 @@ import uvicorn
 
 from chiron.view.access import HOST, Gate, Reviewer
 from chiron.view.app import create_app
-from chiron.view.library import Library, let_jobs_go_first
+from chiron.view.library import Library
 from chiron.view.pages import compile_templates
 from chiron.view.review_queue import ReviewSettings
 
@@ -52,7 +52,6 @@ def serve(
 
         def started() -> None:
             ready(gate)
-            let_jobs_go_first()  # after a browser was opened, which would be slowed too
             threading.Thread(target=compile_templates, name="chiron-view-templates", daemon=True).start()
 
         server.ready = started
