@@ -387,12 +387,14 @@ def test_a_file_that_cannot_be_used_for_a_moment_is_free_for_the_next_process(tm
     file = tmp_path / "leases.sqlite"
     Broker(1.0, 0.0, 1, file, shared=True).disconnect()
     broker = Broker.join(file)
-    with closing(sqlite3.connect(file)) as other:  # locks without a turn, as a backup of the file does
-        other.execute("BEGIN EXCLUSIVE")
+    # Other processes, because locks do not exclude each other within one. This one locks without a turn, as a backup of the file does.
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('BEGIN EXCLUSIVE'); print('locked', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             broker.open("a", 0.0)
-        other.execute("ROLLBACK")
-    # Locks do not exclude each other within a process, so another one tries.
+        other.communicate("\n")
     code = (
         "import sys; from pathlib import Path; from chiron.client import broker\n"
         "broker._BUSY = 1; broker.Broker.join(Path(sys.argv[1])).open('b', 0.0)"

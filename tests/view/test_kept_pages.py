@@ -1,5 +1,6 @@
 """Pages that are sent again for a moment."""
 
+import asyncio
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from chiron.view.access import CSRF, HOST, Gate, Guard, Reviewer
 from chiron.view.app import create_app
@@ -89,6 +91,26 @@ def test_a_page_that_begins_to_listen_gets_a_new_page(tmp_path: Path) -> None:
         (tmp_path / "training" / "metrics.jsonl").write_text("")
         assert "training" not in client.get("/").text
         wait_until(lambda: client.get("/events").text == "retry: 2000\n\n" and "/training</bdi>" in client.get("/").text)
+
+
+def test_a_page_is_forgotten_before_its_stream_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser's stream is open when the headers arrive. The page then asks for itself again."""
+    order: list[str] = []
+    monkeypatch.setattr(KeptPages, "forget", lambda _: order.append("forgotten"))
+    gate = Gate(PORT)
+    headers = {"host": f"{HOST}:{PORT}", "cookie": f"{gate.cookie}={gate.session}"}
+    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"", "scheme": "http", "server": (HOST, PORT)}
+    scope["headers"] = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def receive() -> Message:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        order.append(message["type"])
+
+    asyncio.run(create_app(Library([tmp_path]), gate, closing=lambda: True)(scope, receive, send))
+    assert order[:2] == ["forgotten", "http.response.start"]
 
 
 def test_a_page_that_was_being_made_when_something_changed_is_not_kept(counted: Counted) -> None:
