@@ -54,9 +54,9 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 setup: $(VENV)/dev.stamp
 
 $(VENV)/demo.stamp: $(VENV)/core.stamp
-	@echo "installing what training needs into $(VENV) (once)"
+	@echo "installing what training and a dataset need into $(VENV) (once)"
 	$(PIP) torch
-	$(PIP) $(CHIRON) '.[train]'
+	$(PIP) $(CHIRON) '.[train,data]'
 	@touch $@
 
 demo: $(VENV)/demo.stamp

@@ -4,13 +4,17 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.testing import CliRunner
 
+from chiron.cli.app import app
+from chiron.cli.demo import NEEDED
+from chiron.errors import InputError
 from hatch_build import LINK, without_relative_links
 from tests.support.command import environment
 
@@ -45,6 +49,26 @@ def test_every_package_that_a_fresh_clone_installs_is_locked_to_one_version() ->
     needed = {name for name, _ in found} - {"chiron-med", "pip", "setuptools"}
     assert "transformers" in needed
     assert needed | {"hatchling", "editables"} <= {canonicalize_name(name) for name in locked()}, "run: make constraints"
+
+
+def test_the_demonstration_has_what_it_needs_in_a_fresh_clone() -> None:
+    extras = re.search(r"^\$\(VENV\)/demo\.stamp:.*?'\.(\[.+?\])'", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)
+    assert extras is not None
+    found: set[tuple[str, frozenset[str]]] = set()
+    installed_for(Requirement(f"chiron-med{extras[1]}"), found)
+    of_module = packages_distributions()
+    needed = {canonicalize_name(of_module[module][0]) for module in NEEDED}
+    assert needed <= {name for name, _ in found}
+
+
+@pytest.mark.parametrize("module", ["datasets", "scipy", "torch"])
+def test_the_demonstration_names_a_missing_package_before_it_begins(module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    done = CliRunner().invoke(app, ["demo", "--dir", str(tmp_path / "demo")])
+    assert isinstance(done.exception, InputError)
+    assert f"needs the package '{module}'" in str(done.exception)
+    assert "chiron-med[train,data]" in str(done.exception)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_what_each_extra_and_the_makefile_name_is_locked() -> None:

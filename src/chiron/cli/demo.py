@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from chiron.training.metrics import HeldOut, StepMetrics
 
 
+NEEDED = ("torch", "transformers", "accelerate", "peft", "safetensors", "scipy", "matplotlib", "datasets", "datasketch", "imagehash")
+"""Packages of the extras ``train`` and ``data``."""
+
+
 def demo_command(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Output directory; a run in it is resumed.")] = Path("demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer cases and steps: shorter, with wider intervals.")] = False,
@@ -36,16 +41,16 @@ def demo_command(
             raise InputError("--search-only has no ladder for --json; use one of the two options")
         _search_only(directory, count, seed)
         return
-    try:
-        import scipy.special  # noqa: F401 - for the intervals of its figures, which are computed last
-        import torch
-
-        from chiron.demo.demonstration import demonstrate
-    except ModuleNotFoundError as error:
+    # Figures and releases come last, so what only they need would otherwise be missed after ten minutes.
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise InputError(
-            f"the demonstration trains a model and needs the package '{error.name}': {install_command('train')}, or use --search-only"
-        ) from error
+            f"the demonstration trains models and releases datasets, and needs the package '{missing[0]}': {install_command('train,data')},"
+            " or use --search-only"
+        )
+    import torch
+
     from chiron.demo.data import FULL, QUICK
+    from chiron.demo.demonstration import demonstrate
     from chiron.demo.page import write_page
     from chiron.demo.processes import cores
 
