@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import re
 import shutil
 import sqlite3
@@ -11,14 +12,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from bench.simulated import simulated
+from bench.simulated import simulated, stats
 from bench.table import heading, table
 from chiron.client.ledger import Ledger
 from chiron.reviews.records import ReviewBody, StepVerdict
@@ -26,10 +29,14 @@ from chiron.reviews.store import ReviewStore, export_reviews
 from tests.reports.building import a_case, rejected, retained, stored, write_run
 from tests.support.cases import write_cases
 from tests.support.command import CHIRON, environment
-from tests.support.runs import config_of, make_run, team
+from tests.support.runs import config_of, make_run, team, write_config
 
-WAIT = {"mentor": 0.05, "intern": 0.05, "judge": 0.05}
-RUNS, CASES, REVIEWS, REQUESTS_A_SECOND = 200, 60_000, 10_000, 50
+WAITS = {
+    "an endpoint of 50 ms": dict.fromkeys(("mentor", "intern", "judge"), 0.05),
+    "an endpoint of 200 ms": dict.fromkeys(("mentor", "intern", "judge"), 0.2),
+}
+RUNS, CASES, REVIEWS, REQUESTS_A_SECOND, TURN = 200, 60_000, 10_000, 50, 4.0
+ASKED = NOBODY, CONTROL, APP = ("nobody", "a server of one page", "the app")
 
 
 class Visitor:
@@ -51,6 +58,10 @@ class Visitor:
         assert answer.status == 200, (path, answer.status)
         return text
 
+    def reconnect(self) -> None:
+        """Use a new connection: the app closes one that was not used for a few seconds."""
+        self._connection.close()
+
     def milliseconds(self, path: str, server: psutil.Process, times: int = 20) -> tuple[list[float], float]:
         """Return the time of each request, and the server's processor time for one."""
         found = []
@@ -67,12 +78,9 @@ class Visitor:
 def app(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Serve a folder in a process of its own; yield the address and the process."""
     command = [*CHIRON, "view", str(folder), "--no-browser", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+    with running(command, stdout=subprocess.PIPE, stderr=None) as process:
         assert process.stdout is not None
-        try:
-            yield str(json.loads(process.stdout.readline())["url"]), psutil.Process(process.pid)
-        finally:
-            process.terminate()
+        yield str(json.loads(process.stdout.readline())["url"]), psutil.Process(process.pid)
 
 
 def summary(name: str, measured: tuple[Sequence[float], float], aim: str) -> list[object]:
@@ -83,7 +91,7 @@ def summary(name: str, measured: tuple[Sequence[float], float], aim: str) -> lis
 def home(folder: Path) -> list[list[object]]:
     """Two hundred searches of twelve cases with a file of cases of their own."""
     cases = write_cases(folder / "first", 12, shared_image=True)
-    with simulated(cases, seconds=dict.fromkeys(WAIT, 0.0)) as url:
+    with simulated(cases, seconds=dict.fromkeys(("mentor", "intern", "judge"), 0.0)) as url:
         asyncio.run(make_run(cases, config_of(team(url)), folder / "first" / "run").execute())
     for number in range(1, RUNS):
         shutil.copytree(folder / "first", folder / f"copy-{number:03d}")
@@ -141,71 +149,116 @@ def reviews(folder: Path) -> list[list[object]]:
     return [summary(f"{REVIEWS:,} reviews exported", (found, 1000 * (time.process_time() - cpu) / len(found)), "1000")]
 
 
-def under_load(folder: Path, seconds: float, pairs: int = 6) -> list[list[object]]:
-    """A search, alone and while the app answers 50 requests a second, in changing order: seconds of the search, and their ratio.
+def under_load(folder: Path, blocks: int, wait: dict[str, float]) -> list[list[object]]:
+    """A running search in turns of a few seconds: nobody asks, the app is asked, and a server that returns one page, all 50 times a second.
 
-    The last column is the processor time of the app, as a share of one core while it was asked.
+    The third tells what the visitor and any server cost. Each block has the three in random order, and its turns are compared, because the
+    machine is not equally fast at all times.
     """
-    cases = write_cases(folder, round(10 * seconds), shared_image=True)
-    rows: list[list[object]] = []
-    with simulated(cases, seconds=WAIT) as endpoint, app(folder) as (url, server):
-        data = team(endpoint, model={"concurrency": 8, "timeout": 60.0}, cases_in_flight=16)
-        _searched(cases, data, folder / "first")  # imports, templates and the first pages of everything
-        for number in range(pairs):
-            took, share = dict[bool, float](), 0.0
-            for loaded in (False, True) if number % 2 else (True, False):
-                with _asking(url) if loaded else nullcontext():
-                    before = server.cpu_times()
-                    took[loaded] = _searched(cases, data, folder / f"{number}-{loaded}")
-                    after = server.cpu_times()
-                if loaded:
-                    share = (after.user - before.user + after.system - before.system) / took[True]
-            ratio = 100 * (took[True] / took[False] - 1)
-            rows.append([number + 1, took[False], took[True], f"{ratio:+.1f} %", f"{100 * share:.1f} %"])
-    ratios = [float(str(row[3]).removesuffix(" %")) for row in rows]
-    half = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
-    rows.append(["mean", "", "", f"{statistics.mean(ratios):+.1f} ± {half:.1f} %", ""])
+    cases = write_cases(folder, 20 * 3 * round(TURN) * blocks, shared_image=True)
+    dice, rates, share = random.Random(0), {kind: list[float]() for kind in ASKED}, list[float]()
+    with simulated(cases, seconds=wait) as endpoint, app(folder) as (url, server):
+        config = write_config(folder / "c.yaml", team(endpoint, model={"concurrency": 8, "timeout": 60.0}, cases_in_flight=16))
+        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(folder / "run")]
+        with running(command) as search:
+            while stats(endpoint)["answered"] < 200:
+                time.sleep(0.1)
+            visitor, found = Visitor(url), list[str]()
+            while not found:
+                found = re.findall(r'href="(/runs/\w+)"', visitor.get("/"))
+            with always_the_same(visitor.get(found[0])) as control:
+                visitors = {NOBODY: None, APP: visitor, CONTROL: Visitor(control)}
+                for number in range(blocks):
+                    for kind in dice.sample(ASKED, len(ASKED)):
+                        before, begun, calls = _cpu(server), time.perf_counter(), stats(endpoint)["answered"]
+                        _ask(visitors[kind], ("/", found[0]), TURN)
+                        rates[kind].append((stats(endpoint)["answered"] - calls) / (time.perf_counter() - begun))
+                        if kind == APP:
+                            share.append((_cpu(server) - before) / TURN)
+                    assert search.poll() is None, f"the search ended after {number} blocks"
+    rows: list[list[object]] = [[NOBODY, statistics.mean(rates[NOBODY]), "", "", ""]]
+    for kind, other in ((CONTROL, NOBODY), (APP, NOBODY), (APP, CONTROL)):
+        ratios = [100 * (after / before - 1) for before, after in zip(rates[kind], rates[other], strict=True)]
+        half = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
+        cpu = f"{100 * statistics.mean(share):.1f} %" if kind == APP else ""
+        rows.append([kind, statistics.mean(rates[kind]), other, f"{statistics.mean(ratios):+.1f} ± {half:.1f} %", cpu])
     return rows
 
 
-def _searched(cases: Path, data: dict[str, object], run: Path) -> float:
-    prepared = make_run(cases, config_of(data), run)
-    began = time.perf_counter()
-    asyncio.run(prepared.execute())
-    return time.perf_counter() - began
-
-
 @contextmanager
-def _asking(url: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "bench.view", url]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()  # it has begun
+def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a command until the end of the block."""
+    with subprocess.Popen(command, env=environment(), text=True, **{"stderr": subprocess.DEVNULL, **options}) as process:
         try:
-            yield
+            yield process
         finally:
             process.terminate()
 
 
-def ask_steadily(url: str) -> None:
-    """Ask for the home page and the page of its first run, which is a running one, 50 times a second, until it is stopped."""
-    visitor, page = Visitor(url), "/"
-    print(flush=True)
-    began = time.perf_counter()
-    for number in range(10**9):
-        time.sleep(max(0.0, began + number / REQUESTS_A_SECOND - time.perf_counter()))
-        text = visitor.get(page)
-        page = "/" if page != "/" else next(iter(re.findall(r'href="(/runs/\w+)"', text)), "/")
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
-def main() -> None:
+def _ask(visitor: Visitor | None, pages: Sequence[str], seconds: float) -> None:
+    """Ask for the pages in turn, 50 times a second; without a visitor, wait."""
+    begun = time.perf_counter()
+    if visitor is None:
+        time.sleep(seconds)
+        return
+    visitor.reconnect()
+    for number in range(round(seconds * REQUESTS_A_SECOND)):
+        time.sleep(max(0.0, begun + number / REQUESTS_A_SECOND - time.perf_counter()))
+        visitor.get(pages[number % len(pages)])
+
+
+@contextmanager
+def always_the_same(page: str) -> Iterator[str]:
+    """Return one page to every request, from a process of its own: what a visit costs without an app."""
+    with running([sys.executable, "-m", "bench.view"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(page)
+        process.stdin.close()
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/"
+
+
+def serve_the_same() -> None:
+    """Serve the text on standard input."""
+    page = sys.stdin.read().encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+def main(blocks: int = 30) -> None:
     heading("The local web app: `python -m bench view`")
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other, tempfile.TemporaryDirectory() as third:
         rows = [*home(Path(one)), *large(Path(other)), *reviews(Path(third))]
         table(["page", "first, ms", "median, ms", "slowest later, ms", "CPU, ms", "aim, ms"], rows)
-        print(f"\nA search, alone and with {REQUESTS_A_SECOND} requests a second (aim: under 2 %):\n")
-        table(["run", "alone, s", "under load, s", "slower", "app, of a core"], under_load(Path(third), 30.0))
+    load(blocks)
+
+
+def load(blocks: int) -> None:
+    """Print both tables of a search under load."""
+    for name, wait in WAITS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"\nA search with {name}, {REQUESTS_A_SECOND} requests a second, {blocks} blocks of turns of {TURN:g} s (aim: 2 %):\n")
+            table(["asked", "calls a second", "compared with", "slower", "app, of a core"], under_load(Path(folder), blocks, wait))
 
 
 if __name__ == "__main__":
-    ask_steadily(sys.argv[1])
+    serve_the_same()
