@@ -31,9 +31,10 @@ from tests.support.cases import write_cases
 from tests.support.command import CHIRON, environment
 from tests.support.runs import config_of, make_run, team, write_config
 
+ROLES = "mentor", "intern", "judge"
 WAITS = {
-    "an endpoint of 50 ms": dict.fromkeys(("mentor", "intern", "judge"), 0.05),
-    "an endpoint of 200 ms": dict.fromkeys(("mentor", "intern", "judge"), 0.2),
+    "an endpoint of 50 ms": dict.fromkeys(ROLES, 0.05),
+    "an endpoint that answers at once, so that the search waits for its own core": dict.fromkeys(ROLES, 0.0),
 }
 RUNS, CASES, REVIEWS, REQUESTS_A_SECOND, TURN = 200, 60_000, 10_000, 50, 4.0
 ASKED = NOBODY, CONTROL, APP = ("nobody", "a server of one page", "the app")
@@ -91,7 +92,7 @@ def summary(name: str, measured: tuple[Sequence[float], float], aim: str) -> lis
 def home(folder: Path) -> list[list[object]]:
     """Two hundred searches of twelve cases with a file of cases of their own."""
     cases = write_cases(folder / "first", 12, shared_image=True)
-    with simulated(cases, seconds=dict.fromkeys(("mentor", "intern", "judge"), 0.0)) as url:
+    with simulated(cases, seconds=dict.fromkeys(ROLES, 0.0)) as url:
         asyncio.run(make_run(cases, config_of(team(url)), folder / "first" / "run").execute())
     for number in range(1, RUNS):
         shutil.copytree(folder / "first", folder / f"copy-{number:03d}")
@@ -155,7 +156,7 @@ def under_load(folder: Path, blocks: int, wait: dict[str, float]) -> list[list[o
     The third tells what the visitor and any server cost. Each block has the three in random order, and its turns are compared, because the
     machine is not equally fast at all times.
     """
-    cases = write_cases(folder, 20 * 3 * round(TURN) * blocks, shared_image=True)
+    cases = write_cases(folder, 40 * 3 * round(TURN) * blocks, shared_image=True)
     dice, rates, share = random.Random(0), {kind: list[float]() for kind in ASKED}, list[float]()
     with simulated(cases, seconds=wait) as endpoint, app(folder) as (url, server):
         config = write_config(folder / "c.yaml", team(endpoint, model={"concurrency": 8, "timeout": 60.0}, cases_in_flight=16))
