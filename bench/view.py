@@ -37,7 +37,7 @@ WAITS = {
     "an endpoint that answers at once, so that the search waits for its own core": dict.fromkeys(ROLES, 0.0),
 }
 RUNS, CASES, REVIEWS, REQUESTS_A_SECOND, TURN = 200, 60_000, 10_000, 50, 4.0
-ASKED = NOBODY, CONTROL, APP = ("nobody", "a server of one page", "the app")
+ASKED = NO_REQUESTS, CONTROL, APP = ("no requests", "a server of one page", "the app")
 
 
 class Visitor:
@@ -151,9 +151,9 @@ def reviews(folder: Path) -> list[list[object]]:
 
 
 def under_load(folder: Path, blocks: int, wait: dict[str, float]) -> list[list[object]]:
-    """A running search in turns of a few seconds: nobody asks, the app is asked, and a server that returns one page, all 50 times a second.
+    """A running search in turns of a few seconds: without requests, with 50 a second to the app, and as many to a server of one page.
 
-    The third tells what the visitor and any server cost. Each block has the three in random order, and its turns are compared, because the
+    The last tells what the visitor and any server cost. Each block has the three in random order, and its turns are compared, because the
     machine is not equally fast at all times.
     """
     cases = write_cases(folder, 40 * 3 * round(TURN) * blocks, shared_image=True)
@@ -168,7 +168,7 @@ def under_load(folder: Path, blocks: int, wait: dict[str, float]) -> list[list[o
             while not found:
                 found = re.findall(r'href="(/runs/\w+)"', visitor.get("/"))
             with always_the_same(visitor.get(found[0])) as control:
-                visitors = {NOBODY: None, APP: visitor, CONTROL: Visitor(control)}
+                visitors = {NO_REQUESTS: None, APP: visitor, CONTROL: Visitor(control)}
                 for number in range(blocks):
                     for kind in dice.sample(ASKED, len(ASKED)):
                         before, begun, calls = _cpu(server), time.perf_counter(), stats(endpoint)["answered"]
@@ -177,8 +177,8 @@ def under_load(folder: Path, blocks: int, wait: dict[str, float]) -> list[list[o
                         if kind == APP:
                             share.append((_cpu(server) - before) / TURN)
                     assert search.poll() is None, f"the search ended after {number} blocks"
-    rows: list[list[object]] = [[NOBODY, statistics.mean(rates[NOBODY]), "", "", ""]]
-    for kind, other in ((CONTROL, NOBODY), (APP, NOBODY), (APP, CONTROL)):
+    rows: list[list[object]] = [[NO_REQUESTS, statistics.mean(rates[NO_REQUESTS]), "", "", ""]]
+    for kind, other in ((CONTROL, NO_REQUESTS), (APP, NO_REQUESTS), (APP, CONTROL)):
         ratios = [100 * (after / before - 1) for before, after in zip(rates[kind], rates[other], strict=True)]
         half = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
         cpu = f"{100 * statistics.mean(share):.1f} %" if kind == APP else ""
@@ -258,7 +258,7 @@ def load(blocks: int) -> None:
     for name, wait in WAITS.items():
         with tempfile.TemporaryDirectory() as folder:
             print(f"\nA search with {name}, {REQUESTS_A_SECOND} requests a second, {blocks} blocks of turns of {TURN:g} s (aim: 2 %):\n")
-            table(["asked", "calls a second", "compared with", "slower", "app, of a core"], under_load(Path(folder), blocks, wait))
+            table(["requests to", "calls a second", "compared with", "slower", "app, of a core"], under_load(Path(folder), blocks, wait))
 
 
 if __name__ == "__main__":
