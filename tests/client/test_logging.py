@@ -85,6 +85,18 @@ def test_a_command_prints_a_halt_once(tmp_path: Path) -> None:
     assert "no more calls are sent" not in done.stderr
 
 
+def test_an_address_that_never_answers_is_reported_before_the_retries_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    desk = desk_with(tmp_path, Traffic(down=[(0.0, 5.0)]))
+
+    async def work() -> None:
+        await ask_many(desk, 4)
+
+    on_a_virtual_clock(desk, work)
+    told = [message for message in warnings(caplog) if "has not answered yet, its calls are tried again: " in message]
+    assert len(told) == 1
+    assert told[0].startswith("model 'm' has")
+
+
 def test_a_folder_restored_after_a_kill_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".out.old").mkdir()
     (tmp_path / ".out.old" / "mark").write_text("")

@@ -24,7 +24,7 @@ from chiron.client.failures import (
     UserStopped,
 )
 from chiron.client.ledger import Ledger
-from chiron.client.limiter import Blame, Standing
+from chiron.client.limiter import SEVERAL, Blame, Standing
 from chiron.client.provider import Endpoint
 from chiron.errors import ChironError, DiskError
 
@@ -269,6 +269,9 @@ class ModelClient:
         outage, policy = standing.outage, endpoint.retry
         blame = standing.blame(now, limited=isinstance(failure, RateLimited))
         _log.info("a call of model '%s' failed (cause: %s): %s", call.model, blame.name.lower(), failure.public)
+        if not outage.answers and outage.in_a_row == SEVERAL and not isinstance(failure, RateLimited):
+            # Retries take a minute or more, and the address may be wrong.
+            _log.warning("model '%s' has not answered yet, its calls are tried again: %s", call.model, failure.public)
         if outage.is_down:
             if not endpoint.limiter.held:
                 _log.warning("model '%s' does not answer: its calls wait, and one at a time is tried", call.model)
