@@ -85,7 +85,7 @@ def test_a_command_prints_a_halt_once(tmp_path: Path) -> None:
     assert "no more calls are sent" not in done.stderr
 
 
-def test_an_address_that_never_answers_is_reported_before_the_retries_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_has_not_answered_yet_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     desk = desk_with(tmp_path, Traffic(down=[(0.0, 5.0)]))
 
     async def work() -> None:
