@@ -57,7 +57,7 @@ def test_an_evaluation_is_resumed_without_a_call(recorded: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (recorded / "evaluation" / "items.jsonl").read_bytes() == (RECORDED / "evaluation" / "items.jsonl").read_bytes()
     then, now = ((folder / "evaluation" / "results.json").read_text() for folder in (RECORDED, recorded))
-    since = {"answer_normalizer": 2, "calibration": None}  # a version that was raised, and a field that was added
+    since = {"answer_normalizer": 3, "calibration": None}  # a version that was raised, and a field that was added
     groups = [{**group, **since, "verdicts": {**group["verdicts"], "scored": 0}} for group in json.loads(then)["groups"]]
     assert json.loads(now.replace(str(recorded), "/data"))["groups"] == groups
     assert calls_in(recorded / "evaluation") == before == 16

@@ -1,7 +1,7 @@
 """Open answers are the same in other units, another order, the plural or a listed abbreviation, and never the same as their opposite."""
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from chiron.evaluation.answers.open_answers import exact_match, normal_form, same_answer
@@ -144,6 +144,8 @@ def test_numbers_are_the_same_exactly_if_they_are_equal(a: object, b: object, un
 
 @settings(max_examples=40)
 @given(st.text(max_size=20), st.text(max_size=20))
+@example("&", "")
+@example("and", "&")
 def test_any_text_has_a_form_and_matches_both_ways(a: str, b: str) -> None:
     assert same_answer(a, b) == same_answer(b, a)
     assert same_answer(a, a) == (a.strip() != "")

@@ -12,7 +12,7 @@ from chiron.evaluation.answers.options import EXPANSIONS, LONGEST, singular, wor
 from chiron.evaluation.answers.reading import sentence
 from chiron.text import normalize_answer
 
-NORMALIZER = 2
+NORMALIZER = 3
 """Version, recorded in every result file. Raise it whenever two answers newly match or no longer match. Files without it are older."""
 
 Part = tuple[str, ...]
@@ -73,8 +73,8 @@ def normal_form(answer: str) -> tuple[Part, ...]:
     """
     parts = [_spelled(part) for part in _parts(answer)]
     parts = [part for part in parts if part]
-    if not parts:
-        # Only signs: compare them as they are.
+    if all(word == "and" for part in parts for word in part):
+        # Only signs, or a bare "and": compare them as they are.
         return (tuple(answer.casefold().split()),) if answer.strip() else ()
     if any(word in _NEGATIONS for part in parts for word in part):
         return (tuple(word for part in parts for word in (*part, ",")),)
