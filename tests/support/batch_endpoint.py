@@ -40,11 +40,16 @@ class BatchFaults:
     download_cut: float = 0.0
     """The connection breaks in the middle of the file."""
     seed: int = 0
+    first: bool = False
+    """Whether every kind with a share happens at the first chance, whatever is drawn."""
+
+    @classmethod
+    def kinds(cls) -> list[str]:
+        return [name for name in cls.__dataclass_fields__ if name not in {"seed", "first"}]
 
     @classmethod
     def of_each_kind(cls, share: float, seed: int = 0) -> "BatchFaults":
-        kinds = [name for name in cls.__dataclass_fields__ if name != "seed"]
-        return cls(**dict.fromkeys(kinds, share), seed=seed)
+        return cls(**dict.fromkeys(cls.kinds(), share), seed=seed)
 
 
 class BatchEndpoint(Endpoint):
@@ -150,7 +155,9 @@ class BatchEndpoint(Endpoint):
         router.add_delete("/v1beta/{id:batches/[a-z0-9_-]+}", self._delete)
 
     def _fault(self, kind: str) -> bool:
-        if self._chance.random() >= getattr(self.batch_faults, kind):
+        share = getattr(self.batch_faults, kind)
+        certain = self.batch_faults.first and share > 0 and not self.happened[kind]
+        if self._chance.random() >= share and not certain:
             return False
         self.happened[kind] += 1
         return True
