@@ -268,6 +268,7 @@ def test_findings_and_splits_are_those_of_a_computation_in_memory(
     assert (division.split, division.group, set(division.left_out)) == in_memory(made, links, seed)
 
 
+@pytest.mark.slow
 def test_memory_holds_little_of_a_row(tmp_path: Path) -> None:
     def memory(count: int) -> int:
         """Bytes that the index of so many rows holds after all checks of all rows."""

@@ -81,6 +81,7 @@ def test_a_write_is_followed_by_a_new_page(counted: Counted) -> None:
     assert client.get("/").text == "page 2"
 
 
+@pytest.mark.slow
 def test_a_page_that_begins_to_listen_gets_a_new_page(tmp_path: Path) -> None:
     """What changed after the page was made and before its stream opened is in no event."""
     gate = Gate(PORT)
