@@ -133,7 +133,7 @@ class Accounts(Store):
         Raises:
             DiskError: writing failed.
         """
-        return self._insert(call, kind, "", final=False, cost_at_most=cost_at_most)
+        return self.note_failure(call, kind, "", final=False, cost_at_most=cost_at_most)
 
     def end_attempt(self, attempt: int) -> None:
         """End an attempt that was not billed, or whose cost is recorded elsewhere."""
@@ -165,12 +165,17 @@ class Accounts(Store):
 
     def lost_attempts(self) -> tuple[int, float]:
         """Return the number of attempts lost with a killed process, and their maximum cost in USD. Included in :meth:`spent_usd`."""
-        row = self._read_one("SELECT COUNT(*), COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind = ?", (LOST,))
-        return (0, 0.0) if row is None else (int(row[0]), float(row[1]))
+        ((number, usd),) = self._read("SELECT COUNT(*), COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind = ?", (LOST,))
+        return int(number), float(usd)
 
-    def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> None:
-        """Record a failed attempt and the cost that the provider may bill for it."""
-        self._insert(call, kind, message, final=final, cost_at_most=cost_at_most)
+    def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> int:
+        """Record a failed attempt and the cost that the provider may bill for it. Returns its ID."""
+        row = (bytes.fromhex(call.key), call.role, call.model, kind, message, int(final), cost_at_most, time.time())
+        cursor = self._write(
+            "INSERT INTO failures (key, role, model, kind, message, final, cost_at_most, failed_at) VALUES (?,?,?,?,?,?,?,?)",
+            row,
+        )
+        return int(cursor.lastrowid or 0)
 
     def keep_words_from_here(self) -> None:
         """Store the ID of the last failure before now. Only later messages are shown, because earlier versions stored text of the prompt.
@@ -182,10 +187,10 @@ class Accounts(Store):
 
     def shown_after(self) -> int | None:
         """Return the ID of the last failure whose message must not be shown; ``None`` if none may be shown."""
-        if self._read_one("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
+        if self._value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
             return None
-        row = self._read_one("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,))
-        return None if row is None else int(row[0])
+        after = self._value("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,))
+        return None if after is None else int(after)
 
     def failed_keys(self) -> set[str]:
         """Return the keys (hex) of calls that failed for good. A later process may have answered them."""
@@ -212,9 +217,9 @@ class Accounts(Store):
         Raises:
             InputError: the ledger is damaged.
         """
-        row = self._read_one("SELECT value FROM facts WHERE name = ?", (SURPRISE + of,))
+        value = self._value("SELECT value FROM facts WHERE name = ?", (SURPRISE + of,))
         try:
-            times = 1.0 if row is None else float(row[0])
+            times = 1.0 if value is None else float(value)
         except (TypeError, ValueError):
             times = math.nan
         if not 1.0 <= times < math.inf:
@@ -229,25 +234,16 @@ class Accounts(Store):
         """
         self._write("INSERT OR REPLACE INTO facts VALUES (?,?)", (SURPRISE + of, repr(times)))
 
-    def _insert(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float) -> int:
-        row = (bytes.fromhex(call.key), call.role, call.model, kind, message, int(final), cost_at_most, time.time())
-        cursor = self._write(
-            "INSERT INTO failures (key, role, model, kind, message, final, cost_at_most, failed_at) VALUES (?,?,?,?,?,?,?,?)",
-            row,
-        )
-        return int(cursor.lastrowid or 0)
-
     def spent_usd(self) -> float:
         """Return the USD spent in this run: own replies, failed attempts that may be billed, and attempts in flight."""
-        row = self._read_one(
-            "SELECT (SELECT COALESCE(SUM(cost_usd), 0) FROM calls WHERE copied = 0), (SELECT COALESCE(SUM(cost_at_most), 0) FROM failures)"
+        query = (
+            "SELECT (SELECT COALESCE(SUM(cost_usd), 0) FROM calls WHERE copied = 0) + (SELECT COALESCE(SUM(cost_at_most), 0) FROM failures)"
         )
-        return 0.0 if row is None else float(row[0] + row[1])
+        return float(self._value(query))
 
     def possibly_spent_usd(self) -> float:
         """Return the part of :meth:`spent_usd` without a reply: the reservations of attempts whose cost is unknown."""
-        row = self._read_one("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind <> ?", (DUPLICATE,))
-        return 0.0 if row is None else float(row[0])
+        return float(self._value("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind <> ?", (DUPLICATE,)))
 
     def reply_costs(self) -> dict[tuple[str, str], float]:
         """Return the recorded cost of all replies in USD, copied ones included, by role and model. Failed attempts are not counted."""

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chiron.client.ledger import Ledger
+from chiron.client.ledger import COLUMNS, REPLY, Ledger
 from chiron.client.ledger_accounts import DUPLICATE, HIDDEN, LOST, LOST_WORDS, QUEUED, SURPRISE, UNDER_WAY
 from chiron.client.ledger_store import damaged, explained
 from chiron.errors import InputError
 
 _BATCH = 20_000
 """Replies per transaction. A killed merge repeats at most this many."""
-_PLAIN = "key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts, served_by, raw"
-_CALLS = f"{_PLAIN}, answered_at, copied"
-_CHECKED = "key, text, finish, prompt_tokens, completion_tokens, served_by, seconds, attempts, cost_usd, raw"
+_CALLS = f"{COLUMNS}, copied"
 _FAILURES = "key, role, model, kind, message, final, cost_at_most, failed_at"
 _RESULTS = "case_id, position, fingerprint, outcome, retained, mics_score, record"
 _BOUNDS = "rowid > ?1 AND rowid <= ?2"
@@ -78,7 +76,8 @@ class MergingLedger(Ledger):
         with Ledger.read(other) as ledger, self._attached(_Source(ledger)) as source:
             if not part:
                 self._refuse_conflicts(other, unfinished)
-            for low in range(0, self._last_rowid(), _BATCH):
+            last = self._value("SELECT COALESCE(MAX(rowid), 0) FROM shard.calls")
+            for low in range(0, last, _BATCH):
                 with self._together():
                     merged.replies += self._copy_batch(source, low)
             with self._together():
@@ -121,15 +120,11 @@ class MergingLedger(Ledger):
         if found != ["ok"]:
             raise damaged(other, " ".join(found[0].split())[:200])
 
-    def _last_rowid(self) -> int:
-        row = self._read_one("SELECT COALESCE(MAX(rowid), 0) FROM shard.calls")
-        return 0 if row is None else int(row[0])
-
     def _copy_batch(self, source: _Source, low: int) -> int:
         """Copy the replies of the next rows, after verifying their checksums. Returns the number of new ones."""
         bounds = (low, low + _BATCH)
         checksum = source.ledger.checksum_column
-        checked = f"verified(key, {checksum}, {_CHECKED.removeprefix('key, ')})"
+        checked = f"verified(key, {checksum}, {REPLY}, raw)"
         self._write(_DUPLICATES, bounds)
         before = self._db.total_changes
         self._write(
@@ -151,8 +146,7 @@ class MergingLedger(Ledger):
             f" EXCEPT SELECT {_FAILURES} FROM main.failures WHERE kind = '{DUPLICATE}'",
             (),
         )
-        row = self._read_one("SELECT COALESCE(SUM(differs), 0) FROM temp.twice")
-        return 0 if row is None else int(row[0])
+        return int(self._value("SELECT COALESCE(SUM(differs), 0) FROM temp.twice"))
 
     def _copy_failures(self, source: _Source) -> None:
         """Copy failures. An attempt in flight has no process anymore; a message that must not be shown is left out."""
@@ -169,7 +163,7 @@ class MergingLedger(Ledger):
 
     def _copy_facts(self) -> None:
         """Keep the largest cost overrun of each model. The other facts belong to one ledger."""
-        if self._read_one("SELECT 1 FROM shard.sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
+        if self._value("SELECT 1 FROM shard.sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
             return
         for name, value in list(self._read("SELECT name, value FROM shard.facts WHERE substr(name, 1, ?) = ?", (len(SURPRISE), SURPRISE))):
             model = str(name).removeprefix(SURPRISE)

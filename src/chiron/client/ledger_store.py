@@ -63,6 +63,11 @@ class Store:
             row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
             return row
 
+    def _value(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
+        """Return the first column of the first row; ``None`` without a row."""
+        row = self._read_one(sql, values)
+        return None if row is None else row[0]
+
     def _write(self, sql: str, row: tuple[Any, ...]) -> sqlite3.Cursor:
         with explained(self.path, writing=True):
             cursor = self._db.execute(sql, row)
