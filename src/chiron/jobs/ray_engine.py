@@ -4,7 +4,7 @@ import asyncio
 import logging
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -14,8 +14,8 @@ from typing import Any
 from chiron.client.broker import Broker
 from chiron.client.client import Count, ModelClient
 from chiron.client.failures import RunStopped
+from chiron.client.lease import Leases
 from chiron.client.ledger_merge import MergingLedger
-from chiron.client.limiter import Pace
 from chiron.errors import InputError
 from chiron.extras import need
 from chiron.jobs.engine import EngineOptions, OpenJob
@@ -37,29 +37,16 @@ _LOSSES = 5
 """Workers that may be lost with the same part before the run stops."""
 
 
-class RemoteLeases:
+class RemoteLeases(Leases):
     """A worker's connection to the broker actor."""
 
     def __init__(self, broker: Any, holder: str) -> None:
         """``broker``: handle of the actor."""
         self._broker, self._holder = broker, holder
 
-    async def lease(self, amount: float) -> float:
-        """Ask for money; see :meth:`Broker.lease`."""
-        return float(await self._ask("lease", amount))
-
-    async def give_back(self, spent: float) -> bool:
-        """Return money; see :meth:`Broker.give_back`."""
-        return bool(await self._ask("give_back", spent))
-
-    async def pace(self, own: Mapping[str, Pace]) -> Mapping[tuple[str, str], Pace]:
-        """Exchange the pace; see :meth:`Broker.pace`."""
-        found: Mapping[tuple[str, str], Pace] = await self._ask("pace", own)
-        return found
-
-    async def _ask(self, method: str, value: Any) -> Any:
+    async def _ask(self, method: str, *values: Any) -> Any:
         try:
-            return await getattr(self._broker, method).remote(self._holder, value)
+            return await getattr(self._broker, method).remote(self._holder, *values)
         except Exception as error:  # the actor or its machine is gone
             raise RunStopped(f"the broker of the budget does not answer ({type(error).__name__}): run the same command again") from error
 
