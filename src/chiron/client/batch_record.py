@@ -108,7 +108,6 @@ class BatchService(Protocol):
     @property
     def image_record(self) -> Path | None:
         """The record of images that were uploaded on their own."""
-        ...
 
     def open(self, folder: Path, model: str) -> None:
         """Read what earlier processes have stored in the folder of the batches. ``model``: configured name.
@@ -116,7 +115,6 @@ class BatchService(Protocol):
         Raises:
             InputError: it cannot be read.
         """
-        ...
 
     async def discard_images(self) -> None:
         """Delete the images that were uploaded on their own. Called once no batch needs them.
@@ -124,7 +122,6 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the provider does not answer.
         """
-        ...
 
     async def request(self, call: Call) -> bytes:
         """Return the line of the call in the file of requests, without its end.
@@ -132,7 +129,6 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the request cannot be made.
         """
-        ...
 
     async def submit(self, batch: "Batch") -> None:
         """Send the batch unless it was sent. Save the record after each step, so that this can be repeated after any interruption.
@@ -140,7 +136,6 @@ class BatchService(Protocol):
         Raises:
             CallFailed: one of its subclasses.
         """
-        ...
 
     async def poll(self, batch: "Batch") -> BatchStatus:
         """Return the state of a batch that was sent.
@@ -148,7 +143,6 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the provider does not answer.
         """
-        ...
 
     async def download(self, batch: "Batch", to: Path) -> None:
         """Write the results of a batch that ended to a file, in any order.
@@ -156,11 +150,9 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the provider does not answer.
         """
-        ...
 
     def command(self, batch: "Batch") -> str:
         """Return the shell command that the user has to run for this batch; empty if there is none."""
-        ...
 
     async def discard(self, batch: "Batch") -> None:
         """Delete the provider's copies of requests and results.
@@ -168,11 +160,9 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the provider does not answer.
         """
-        ...
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
         """Return the key in a line of the results, and whether the line is an answer."""
-        ...
 
     def read(self, call: Call, result: bytes) -> Reply:
         """Parse one result.
@@ -180,7 +170,6 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the call got no answer.
         """
-        ...
 
 
 class Batch:

@@ -37,11 +37,9 @@ class Part(Protocol):
         Raises:
             InputError: this machine lacks an input, or has another one than the job.
         """
-        ...
 
     def to_record(self) -> dict[str, Any]:
         """Convert to a JSON object, for a process that starts later."""
-        ...
 
 
 class OpenJob(Protocol):
@@ -68,15 +66,12 @@ class OpenJob(Protocol):
         Raises:
             InputError: the job cannot be divided.
         """
-        ...
 
     async def work(self, unit: Any, ask: UnitAsk) -> Any:
         """Return the result of a unit, without its rank."""
-        ...
 
     def stored_result(self, unit: Any) -> Any:
         """Return the result of a unit that the ledger contains, or ``None``."""
-        ...
 
 
 @runtime_checkable
@@ -98,7 +93,6 @@ class Engine(Protocol):
         Raises:
             InputError: ``work`` found a problem that affects all units, such as a damaged ledger.
         """
-        ...
 
 
 class GatheredJobs(Protocol):
@@ -106,7 +100,6 @@ class GatheredJobs(Protocol):
 
     def submit(self, spent: float) -> str | None:
         """Submit what the jobs left to do. ``spent``: USD that they have spent. Returns a message; ``None`` if nothing is left."""
-        ...
 
 
 @runtime_checkable
@@ -127,7 +120,6 @@ class GatheringEngine(Protocol):
         Raises:
             InputError: another process uses the directory, or jobs in it still run.
         """
-        ...
 
 
 class LocalEngine:
