@@ -139,7 +139,6 @@ class Ledger(Results, Accounts):
     """An open ledger. One process writes; others may read at the same time."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Wrap an open connection."""
         super().__init__(connection, path)
         with explained(path):
             # Ledgers of older versions have no checksum column if they are opened read-only.
@@ -152,7 +151,7 @@ class Ledger(Results, Accounts):
 
         Args:
             path: the file; ``-wal`` and ``-shm`` files next to it belong to it.
-            begun: whether the run has started, so that an empty file is an error.
+            begun: whether the run has started, so that an emptied file is rejected instead of being initialized again.
 
         Raises:
             InputError: the file cannot be opened, is not a ledger, or was emptied.

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,6 @@ class Merged:
     """Keys of the calls of a part that this ledger had paid for too. They may have got another reply there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """One attached ledger."""
-
-    ledger: Ledger
-    problems: list[Exception] = field(default_factory=list)
-
-    def verify(self, key: Any, checksum: Any, *values: Any) -> int:
-        """Check a reply; SQLite calls it for every row. An error is kept, because SQLite replaces it by one of its own."""
-        try:
-            self.ledger.verify(key, checksum, values)
-        except InputError as problem:
-            self.problems.append(problem)
-            raise
-        return 1
-
-
 class MergingLedger(Ledger):
     """A ledger that takes the content of others."""
 
@@ -73,7 +56,7 @@ class MergingLedger(Ledger):
             DiskError: writing failed.
         """
         merged = Merged()
-        with Ledger.read(other) as ledger, self._attached(_Source(ledger)) as source:
+        with Ledger.read(other) as source, self._attached(source):
             if not part:
                 self._refuse_conflicts(other, unfinished)
             last = self._value("SELECT COALESCE(MAX(rowid), 0) FROM shard.calls")
@@ -91,17 +74,28 @@ class MergingLedger(Ledger):
         return merged
 
     @contextmanager
-    def _attached(self, source: _Source) -> Iterator[_Source]:
-        with explained(source.ledger.path):
-            self._db.create_function("verified", 11, source.verify)
-            self._db.execute("ATTACH DATABASE ? AS shard", (str(source.ledger.path.resolve()),))
+    def _attached(self, source: Ledger) -> Iterator[None]:
+        """Attach another ledger as ``shard``, with a function ``verified`` of SQL that checks one of its replies."""
+        problems: list[InputError] = []
+
+        def verified(key: Any, checksum: Any, *values: Any) -> int:
+            try:
+                source.verify(key, checksum, values)
+            except InputError as problem:
+                problems.append(problem)  # SQLite replaces it by an error of its own
+                raise
+            return 1
+
+        with explained(source.path):
+            self._db.create_function("verified", 11, verified)
+            self._db.execute("ATTACH DATABASE ? AS shard", (str(source.path.resolve()),))
             self._db.execute("CREATE TEMP TABLE twice (row INTEGER PRIMARY KEY, differs INTEGER)")
         try:
-            yield source
+            yield
         except (sqlite3.OperationalError, InputError):
-            if source.problems:
-                raise source.problems[0] from None
-            self._refuse_damage(source.ledger.path)
+            if problems:
+                raise problems[0] from None
+            self._refuse_damage(source.path)
             raise
         finally:
             self._db.execute("DROP TABLE temp.twice")
@@ -120,10 +114,10 @@ class MergingLedger(Ledger):
         if found != ["ok"]:
             raise damaged(other, " ".join(found[0].split())[:200])
 
-    def _copy_batch(self, source: _Source, low: int) -> int:
+    def _copy_batch(self, source: Ledger, low: int) -> int:
         """Copy the replies of the next rows, after verifying their checksums. Returns the number of new ones."""
         bounds = (low, low + _BATCH)
-        checksum = source.ledger.checksum_column
+        checksum = source.checksum_column
         checked = f"verified(key, {checksum}, {REPLY}, raw)"
         self._write(_DUPLICATES, bounds)
         before = self._db.total_changes
@@ -148,9 +142,9 @@ class MergingLedger(Ledger):
         )
         return int(self._value("SELECT COALESCE(SUM(differs), 0) FROM temp.twice"))
 
-    def _copy_failures(self, source: _Source) -> None:
+    def _copy_failures(self, source: Ledger) -> None:
         """Copy failures. An attempt in flight has no process anymore; a message that must not be shown is left out."""
-        shown = source.ledger.shown_after()
+        shown = source.shown_after()
         hidden = "1" if shown is None else f"id <= {shown}"
         self._write(
             f"INSERT INTO main.failures ({_FAILURES}) SELECT key, role, model,"  # noqa: S608 - constant names and an integer

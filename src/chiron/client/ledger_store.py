@@ -47,7 +47,6 @@ class Store:
     """An open ledger file. SQLite's errors are translated into errors that a user can act on."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Wrap an open connection."""
         self._db = connection
         self.path = path
         self._checkpointed = time.monotonic()
@@ -90,18 +89,8 @@ class Store:
             raise
 
 
-def open_for_writing(path: Path, *, begun: bool = False) -> sqlite3.Connection:
-    """Open a ledger for writing. A new file is readable only by its owner.
-
-    Args:
-        path: the file.
-        begun: whether the run has started, so that the file must have content. An emptied file is then rejected instead of being
-            initialized again.
-
-    Raises:
-        InputError: the file cannot be opened, is not a ledger, or was emptied.
-        DiskError: the disk is full.
-    """
+def open_for_writing(path: Path, *, begun: bool) -> sqlite3.Connection:
+    """Open a ledger for writing; see :meth:`~chiron.client.ledger.Ledger.open`."""
     _refuse_emptied(path, begun=begun)
     try:
         # Created before SQLite opens it: it will contain patient data, so the mode must be right from the start.
@@ -180,11 +169,7 @@ def _tables(db: sqlite3.Connection) -> set[str]:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Open a ledger for reading, also while another process writes.
-
-    Raises:
-        InputError: the file does not exist, or is not a ledger.
-    """
+    """Open a ledger for reading; see :meth:`~chiron.client.ledger.Ledger.read`."""
     if not path.is_file():
         raise InputError(f"{path.parent} is not a run directory (it has no {path.name}): put the file back, or choose another directory")
     with explained(path):
