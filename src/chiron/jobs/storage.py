@@ -6,8 +6,8 @@ import sqlite3
 import tempfile
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Storage:
             DiskError: the storage cannot be written.
         """
         partial = self._path(f".{name}.partial")
-        try:
+        with self._explained("written"):
             if "file" in self._fs.protocol:
                 # Ledgers contain patient data: only their owner may read them.
                 Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -62,8 +62,6 @@ class Storage:
                 self._fs.makedirs(self._root, exist_ok=True)
             self._fs.put_file(str(local), partial)
             self._fs.mv(partial, self._path(name))
-        except Exception as error:  # each file system has its own errors
-            raise DiskError(f"storage {self.url} cannot be written ({error}): check its address and permissions, and run again") from error
 
     def get(self, name: str, local: Path) -> bool:
         """Fetch a file. Returns whether it exists.
@@ -71,21 +69,17 @@ class Storage:
         Raises:
             DiskError: the storage cannot be read.
         """
-        try:
+        with self._explained("read"):
             if not self._fs.exists(self._path(name)):
                 return False
             self._fs.get_file(self._path(name), str(local))
-        except Exception as error:  # as above
-            raise DiskError(f"storage {self.url} cannot be read ({error}): check its address and permissions, and run again") from error
-        return True
+            return True
 
     def copies(self) -> list[str]:
         """Return the names of the stored ledgers."""
-        try:
+        with self._explained("read"):
             self._fs.invalidate_cache()
             found = self._fs.ls(self._root, detail=False) if self._fs.exists(self._root) else []
-        except Exception as error:  # as above
-            raise DiskError(f"storage {self.url} cannot be read ({error}): check its address and permissions, and run again") from error
         names = (posixpath.basename(str(path)) for path in found)
         return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and not name.startswith("."))
 
@@ -127,9 +121,21 @@ class Storage:
         self.remove(name + _SUFFIX)
 
     def remove(self, name: str) -> None:
-        """Delete a file if it exists."""
-        if self._fs.exists(self._path(name)):
-            self._fs.rm_file(self._path(name))
+        """Delete a file if it exists.
+
+        Raises:
+            DiskError: the storage cannot be written.
+        """
+        with self._explained("written"):
+            if self._fs.exists(self._path(name)):
+                self._fs.rm_file(self._path(name))
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # each file system has its own errors
+            raise DiskError(f"storage {self.url} cannot be {what} ({error}): check its address and permissions, and run again") from error
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name)
