@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from chiron.client.attempts import Budget
 from chiron.client.client import ModelClient
@@ -25,7 +25,7 @@ from chiron.client.provider import Endpoint
 from chiron.errors import DiskError, InputError
 from chiron.jobs.crashes import CrashLog, UnitCrashed
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.engine import Engine, LocalEngine, Part
+from chiron.jobs.engine import Engine, LocalEngine, OpenJob, Part
 from chiron.jobs.storage import recover_parts
 
 _log = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             return await self._run_unit(*ranked, client, crashes)
 
         units = self._unfinished(client, crashes)
-        async with aclosing(self.engine.run(self, units, work, in_order=self.resume is Resume.REPLIES)) as ended:
+        async with aclosing(self.engine.run(cast("OpenJob", self), units, work, in_order=self.resume is Resume.REPLIES)) as ended:
             async for (_, unit), result in ended:
                 self.progress.done += 1
                 self.count_result(result)

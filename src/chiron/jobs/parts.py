@@ -130,7 +130,6 @@ def divide(
 def pass_on(end: PartEnd, job: OpenJob) -> None:
     """Keep a part's notes, crashes and reason to stop in the job that it is a part of."""
     client = job.client
-    assert client is not None  # noqa: S101 - open while the engine runs
     for note, text in end.notes.items():
         if not note.startswith("\0") and note != "lost":
             client.note(note, text)

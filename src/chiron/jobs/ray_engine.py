@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.broker import Broker
-from chiron.client.client import Count, ModelClient
+from chiron.client.client import Count
 from chiron.client.failures import RunStopped
 from chiron.client.lease import Leases
 from chiron.client.ledger_merge import MergingLedger
@@ -125,9 +125,8 @@ class _Session:
 
     def __init__(self, job: OpenJob, options: EngineOptions, *, rebuilt: bool) -> None:
         """``rebuilt``: whether this process rebuilds the results from the replies, instead of reading them from the parts' ledgers."""
-        assert job.client is not None  # noqa: S101 - open while the job runs
         self._job, self._options, self._rebuilt = job, options, rebuilt
-        self._client: ModelClient = job.client
+        self._client = job.client
         self._storage = Storage(options.storage or str((job.directory.path / COPIES).resolve()))
         self._leases = job.directory.path / LEASES
         self._waiting: deque[_Attempt] = deque()

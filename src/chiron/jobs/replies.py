@@ -202,7 +202,6 @@ async def rebuild(
     job: OpenJob, units: Sequence[tuple[int, Any]], work: Callable[[Any], Awaitable[Any]], known: KnownCalls
 ) -> AsyncGenerator[tuple[Any, Any], None]:
     """Yield every unit in order, with the result that the known replies give; see :meth:`Engine.run`."""
-    assert job.client is not None  # noqa: S101 - open while the engine runs
     job.client.answers = replace(known, units=dict(units)).of_unit
     async with aclosing(LocalEngine().run(job, units, work, in_order=True)) as rebuilt:
         async for ended in rebuilt:
@@ -221,7 +220,6 @@ async def _look_up(job: OpenJob, unit: tuple[int, Any]) -> tuple[set[str], bool]
 
 async def _run_with_ledger(job: OpenJob, unit: Any, keys: set[str], lacking: RunStopped | CallFailed) -> bool:
     """Run a unit with the ledger's replies, and add their keys. A call without one raises ``lacking``. Returns whether there was none."""
-    assert job.client is not None  # noqa: S101 - open while the engine runs
     ledger, complete = job.client.ledger, True
 
     async def ask(call: Call) -> Reply:
@@ -243,7 +241,6 @@ async def look_up(job: OpenJob, units: Sequence[Any], *, all_units: bool) -> lis
 
     ``all_units``: also those that lack no call.
     """
-    assert job.client is not None  # noqa: S101 - open while the engine runs
     if not job.client.ledger.has_calls():
         return [(unit, set()) for unit in units]
     found = []

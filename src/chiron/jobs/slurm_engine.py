@@ -58,7 +58,6 @@ class SlurmEngine:
     ) -> AsyncGenerator[tuple[Any, Any], None]:
         """Write and submit the scripts, and halt the job; see :meth:`Engine.run`. A job without stored results gets those of its ledger."""
         client, every = job.client, list(units)
-        assert client is not None  # noqa: S101 - open while the job runs
         left = await look_up(job, every, all_units=not in_order)
         if left and client.halted is None:
             submission = self._gathered or _Submission(job.directory.path, self.options, client.budget.limit)
@@ -187,9 +186,7 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
 
 async def _run_part(run: Path, number: int, record: dict[str, Any], part: Part) -> PartEnd:
     fields = record["task"]
-    version_there, identity = record["about"]
-    about = (version_there, identity)
-    problem = await asyncio.to_thread(check_worker, part, about, fields["storage"], record["run"], record["folder"])
+    problem = await asyncio.to_thread(check_worker, part, tuple(record["about"]), fields["storage"], record["run"], record["folder"])
     if problem is not None:
         raise InputError(f"this machine cannot run part {number} of {run}: {problem}")
     storage = Storage(fields["storage"])
@@ -270,7 +267,6 @@ class SlurmMerge:
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
         """See :meth:`Engine.run`. Results that are not stored are rebuilt from the replies of all tasks."""
-        assert job.client is not None  # noqa: S101 - open while the job runs
         every = list(units if in_order else deque(units, maxlen=0))  # the job counts those that have a stored result
         lacking = RunStopped("no task sent the call")
         known = KnownCalls(job.client, twice=set(job.paid_twice or ()), lacking=lacking)
