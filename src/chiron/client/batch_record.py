@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from chiron.client.call import Call, Reply
 from chiron.errors import DiskError, InputError
-from chiron.io import sync, unwritten, write_atomically
+from chiron.io import sync, write_atomically, writing
 
 FOLDER = "batches"
 """Folder next to the ledger."""
@@ -293,12 +293,10 @@ class RequestFile:
         self.size = 0
         self._kept = False
         self._path = folder / f"{name}.requests.jsonl"
-        try:
+        with writing(self._path):
             folder.mkdir(mode=0o700, exist_ok=True)
             self._path.touch(mode=0o600)
             self._file = self._path.open("ab")
-        except OSError as error:
-            raise unwritten(self._path, error) from error
 
     def add(self, key: str, line: bytes) -> None:
         """Add a request.
@@ -306,10 +304,8 @@ class RequestFile:
         Raises:
             DiskError: it cannot be written.
         """
-        try:
+        with writing(self._path):
             self._file.write(line + b"\n")
-        except OSError as error:
-            raise unwritten(self._path, error) from error
         self.keys.append(key)
         self.size += len(line) + 1
 
@@ -329,10 +325,8 @@ class RequestFile:
         Raises:
             DiskError: they cannot be written.
         """
-        try:
+        with writing(self._path):
             self._file.close()
-        except OSError as error:
-            raise unwritten(self._path, error) from error
         batch = Batch(self.folder, BatchRecord(self.name, model, address, self.keys, time.time()))
         batch.save()
         self._kept = True
@@ -374,16 +368,12 @@ def open_batches(folder: Path) -> list[Batch]:
 
 
 def _read_record(path: Path) -> BatchRecord:
-    record: BatchRecord | None
+    damaged = InputError(f"{path} is damaged: restore it, or move it away; its calls are then sent and paid for again")
     try:
         record = BatchRecord(**json.loads(path.read_text("utf-8")))
-        sound = path.name == f"{record.name}.json" and _is_text([record.model, record.address, *record.keys])
-    except (OSError, ValueError, TypeError, RecursionError):
-        sound, record = False, None
-    if record is None or not sound:
-        raise InputError(f"{path} is damaged: restore it, or move it away; its calls are then sent and paid for again")
+        is_text = all(isinstance(value, str) for value in (record.model, record.address, *record.keys))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise damaged from error
+    if path.name != f"{record.name}.json" or not is_text or not isinstance(record.created, int | float):
+        raise damaged
     return record
-
-
-def _is_text(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
