@@ -40,11 +40,11 @@ class RetryPolicy:
         """Return a policy with twice as many attempts. If a mentor's call fails, its case loses a candidate."""
         return replace(self, attempts=2 * self.attempts)
 
-    def wait_before(self, attempt: int, blame: Blame, chance: random.Random) -> float:
+    def wait_before(self, attempt: int, blame: Blame) -> float:
         """Return the seconds to wait before ``attempt`` (from 2). Jitter keeps calls that failed together from returning together."""
         longest = min(self.longest_wait, self.longest_wait_alone) if blame is Blame.CALL else self.longest_wait
         ceiling = min(longest, self.first_wait * 2.0 ** min(attempt - 2, 30))
-        return ceiling * chance.uniform(0.5, 1.0)
+        return ceiling * JITTER.uniform(0.5, 1.0)
 
 
 @dataclass(slots=True)
@@ -62,8 +62,7 @@ async def retry_call(
     *,
     spent: Elapsed,
     blame: Callable[[CallFailed], Blame] = lambda _: Blame.UNKNOWN,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    chance: random.Random = JITTER,
+    sleep: Callable[[float], Awaitable[None]],
 ) -> T:
     """Call ``attempt`` until it succeeds, within the policy's limits.
 
@@ -77,7 +76,6 @@ async def retry_call(
         blame: called for each retryable failure to decide its cause. While an endpoint is down, neither attempts nor time count. It may
             raise to end the call.
         sleep: waits; may return early when the run stops.
-        chance: random source for jitter.
 
     Raises:
         CallFailed: the last failure, when a limit is reached.
@@ -99,7 +97,7 @@ async def retry_call(
             limited += 1
             last = failure
             whose = blame(failure)
-            wait = failure.retry_after or policy.wait_before(limited + 1, whose, chance)
+            wait = failure.retry_after or policy.wait_before(limited + 1, whose)
         except CallFailed as failure:
             last = failure
             whose = blame(failure)
@@ -107,7 +105,7 @@ async def retry_call(
             failures += whose is not Blame.ENDPOINT
             if failures >= policy.attempts:
                 raise
-            wait = policy.wait_before(tries + 1, whose, chance)
+            wait = policy.wait_before(tries + 1, whose)
         if whose is not Blame.ENDPOINT:
             spent.seconds += spent.last_attempt + wait
             if spent.seconds >= policy.deadline:

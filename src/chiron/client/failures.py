@@ -44,7 +44,7 @@ class CallFailed(ChironError):
 
     def to_record(self) -> dict[str, Any]:
         """Convert to a JSON object without words of the prompt; see :func:`failure_of`."""
-        kind = next(base.__name__ for base in type(self).__mro__ if base.__name__ in _kinds())
+        kind = next(base.__name__ for base in type(self).__mro__ if base.__name__ in _KINDS)
         return {"kind": kind, "public": self.public, "misconfigured": getattr(self, "misconfigured", False)}
 
 
@@ -80,13 +80,12 @@ class Flagged(CallerFault):
     """A content filter rejected the input of this call before any model read it."""
 
 
-def _kinds() -> dict[str, type[CallFailed]]:
-    return {kind.__name__: kind for kind in (CallFailed, RateLimited, Transient, CallerFault, Flagged)}
+_KINDS = {kind.__name__: kind for kind in (CallFailed, RateLimited, Transient, CallerFault, Flagged)}
 
 
 def failure_of(record: Mapping[str, Any]) -> CallFailed:
     """Return the failure of a call that another process sent, from :meth:`CallFailed.to_record`."""
-    failure = _kinds()[record["kind"]](record["public"], public=record["public"])
+    failure = _KINDS[record["kind"]](record["public"], public=record["public"])
     if isinstance(failure, CallerFault):
         failure.misconfigured = record["misconfigured"]
     return failure
@@ -143,7 +142,7 @@ _OUR_WORDS = frozenset(
 def redactor(key: str | None) -> Callable[[str], str]:
     """Return a function that removes ``key`` from a text: plain, escaped in JSON (also nested JSON), in a URL, or in HTML."""
     if not key:
-        return _unchanged
+        return lambda text: text
     pattern = re.compile("".join(_spellings(c) for c in key))
 
     def redact(text: str) -> str:
@@ -232,10 +231,6 @@ def _spellings(character: str) -> str:
         rf"&#[xX]0{{0,4}}(?i:{code:x});?",
     )
     return f"(?:{'|'.join(ways)})"
-
-
-def _unchanged(text: str) -> str:
-    return text
 
 
 FEWEST = 3

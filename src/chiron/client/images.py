@@ -76,13 +76,7 @@ class PictureStore:
     """
 
     def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES, checked_bytes: int = CHECKED_BYTES) -> None:
-        """Set the limits in bytes.
-
-        Args:
-            held_bytes: encoded images that are held.
-            cache_bytes: all other encoded images.
-            checked_bytes: files that were checked and not sent yet.
-        """
+        """Set the limits in bytes: of encoded images that are held, of all other encoded ones, and of checked files not sent yet."""
         self._paths: dict[str, Path] = {}
         self._held: dict[ImagePart, _Held] = {}
         self._held_now, self._held_bytes = 0, held_bytes
@@ -91,11 +85,6 @@ class PictureStore:
         self._checked: OrderedDict[str, _CheckedFile] = OrderedDict()
         self._checked_now, self._checked_bytes = 0, checked_bytes
         self._lock = Lock()
-
-    @property
-    def bytes_in_memory(self) -> int:
-        """Memory used by encoded images, and by checked files that are not encoded yet."""
-        return self._held_now + self._cached + self._checked_now
 
     def add(self, sha256: str, path: Path) -> None:
         """Register the path of an image."""
