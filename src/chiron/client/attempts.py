@@ -179,7 +179,6 @@ class Budget:
 
 
 def budget_spent(limit: float, spent: float, amount: float) -> BudgetSpent:
-    """Return the error for a call that does not fit into the budget."""
     return BudgetSpent(
         f"the budget of ${limit:.2f} has ${max(0.0, limit - spent):.4f} left and the next call may cost up to ${amount:.4f}: raise"
         " budget_usd and run again"

@@ -69,7 +69,6 @@ class OpenBatch:
 
     @property
     def words(self) -> str:
-        """One line of text."""
         since = time.strftime("%Y-%m-%d %H:%M %z", time.localtime(self.created))
         ended = f", {self.ended}" if self.ended else ""
         return f"batch {self.name} of model '{self.model}': {self.calls:,} {'call' if self.calls == 1 else 'calls'}, since {since}{ended}"
@@ -249,7 +248,6 @@ class Batch:
             raise InputError(f"{self.results} cannot be read ({error.strerror}): restore it, and run the same command again") from error
 
     def remove(self) -> None:
-        """Delete the files."""
         # The record is last: without it, the others are deleted at the next start.
         for path in (self.requests, self.results, self.folder / f"{self.record.name}.json"):
             path.unlink(missing_ok=True)

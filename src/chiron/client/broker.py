@@ -105,7 +105,6 @@ class Broker:
             raise
 
     def disconnect(self) -> None:
-        """Close the connection to the file."""
         self._db.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)  # after SQLite: closing a file releases all locks of this process on it

@@ -37,7 +37,6 @@ class CallFailed(ChironError):
     """HTTP status of the answer, if that is why the call failed."""
 
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
-        """Keep the message, its public part, and whether the provider may bill the attempt."""
         super().__init__(one_line(message, 1000))
         self.public = one_line(public if public is not None else message, 600)
         self.maybe_billed = maybe_billed
@@ -297,7 +296,6 @@ class Missing:
         return Missing(self.candidates + other.candidates, self.evaluations + other.evaluations)
 
     def to_json(self) -> dict[str, int]:
-        """Return the counts as stored in a result."""
         return {"candidates": self.candidates, "evaluations": self.evaluations}
 
     @classmethod
@@ -323,14 +321,12 @@ class UnitAsk:
     """An ``ask`` for one unit (a case, a row, an item)."""
 
     def __init__(self, ask: Callable[[Call], Awaitable[Reply]]) -> None:
-        """``ask``: answers a call, or raises."""
         self._ask = ask
         self._failed = self._refused = 0
         self.waiting = 0
         """Calls without an answer yet."""
 
     async def __call__(self, call: Call) -> Reply:
-        """Return the reply. See :class:`~chiron.client.call.Ask`."""
         self.waiting += 1
         try:
             return await self._ask(call)

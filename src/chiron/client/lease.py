@@ -72,7 +72,6 @@ class FileLeases(Leases):
         await self._ask("end", spent)
 
     def close(self) -> None:
-        """Close the connection to the file."""
         self._thread.shutdown()
         if self._broker is not None:
             self._broker.disconnect()

@@ -50,8 +50,6 @@ _SELECT_RESULTS = f"SELECT {_HEAD}, record FROM results"  # noqa: S608 - constan
 
 
 class Results(Store):
-    """Results of cases."""
-
     def put_result(self, result: StoredResult) -> None:
         """Store the result of a case, replacing an earlier one.
 
@@ -83,7 +81,6 @@ class Results(Store):
         yield from map(self._stored, self._read(query, (None if retained is None else int(retained),)))
 
     def result(self, case_id: str) -> StoredResult | None:
-        """Return the result of one case, or ``None``."""
         row = self._read_one(f"{_SELECT_RESULTS} WHERE case_id = ?", (case_id,))
         return None if row is None else self._stored(row)
 

@@ -73,7 +73,6 @@ class CachedPrompts:
 
     @property
     def words(self) -> str:
-        """One line for a summary."""
         saved = self.saved_usd
         effect = "the saving is unknown without price.cached_input" if saved is None else f"${saved:.4f} less than without"
         return (
@@ -123,8 +122,6 @@ def spending_of(calls: Mapping[tuple[str, str], Sequence[Any]], failed: Mapping[
 
 
 class Accounts(Store):
-    """Costs of calls."""
-
     def begin_attempt(self, call: Call, cost_at_most: float, kind: str = UNDER_WAY) -> int:
         """Record the maximum cost of an attempt before it is sent. Returns its ID for :meth:`end_attempt` and :meth:`fail_attempt`.
 

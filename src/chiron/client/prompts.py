@@ -64,7 +64,6 @@ class PromptSet:
         return hashes({name: self.texts[name] for name in names or self.texts})
 
     def fill(self, name: str, **values: str) -> str:
-        """Fill the placeholders of a prompt."""
         return fill(self.texts[name], **values)
 
     def with_system(self, system: str, user: Message) -> tuple[Message, ...]:

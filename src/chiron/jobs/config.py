@@ -45,7 +45,6 @@ class JobFile(ConfigFile):
 
     @property
     def job(self) -> JobSection:
-        """The job's section."""
         section: JobSection = getattr(self, self.section)
         return section
 

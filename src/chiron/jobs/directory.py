@@ -36,7 +36,6 @@ class WorkDirectory:
 
     @property
     def ledger(self) -> Path:
-        """Path of the ledger."""
         return self.path / LEDGER
 
     @contextmanager

@@ -128,7 +128,6 @@ class LocalEngine:
     def run(
         self, job: OpenJob, units: Iterable[Unit], work: Callable[[Unit], Awaitable[Result]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Unit, Result], None]:
-        """Run units; see :meth:`Engine.run`."""
         return _run_tasks(units, work, job.in_flight, in_order=in_order)
 
 

@@ -121,7 +121,6 @@ class JobSummary:
     """Further notes for the user."""
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object."""
         return {**asdict(self), "directory": str(self.directory), "halted": str(self.halted) if self.halted else None}
 
 

@@ -302,7 +302,6 @@ class PartRunner:
             self._storage.put_ledger(self._folder / "ledger.sqlite", self._task.name)
 
     def state(self) -> WorkerState:
-        """Return the progress so far."""
         job = self._job
         if job is None or job.client is None:
             return WorkerState()

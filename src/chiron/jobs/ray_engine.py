@@ -55,26 +55,21 @@ class RayWorker:
     """Actor that runs one part after the other."""
 
     def __init__(self) -> None:
-        """Create an idle worker."""
         self._runner: PartRunner | None = None
 
     async def check(self, *about: Any) -> str | None:
-        """See :func:`check_worker`."""
         return await asyncio.to_thread(check_worker, *about)
 
     async def node(self) -> str:
-        """Return the ID of this machine in the cluster."""
         import ray
 
         return str(ray.get_runtime_context().get_node_id())
 
     async def run(self, task: PartTask, broker: Any) -> PartEnd:
-        """Run a part to its end."""
         self._runner = PartRunner(task, RemoteLeases(broker, task.name))
         return await self._runner.run()
 
     async def state(self) -> WorkerState:
-        """Return the progress of the part."""
         return WorkerState() if self._runner is None else self._runner.state()
 
     async def stop(self) -> None:
@@ -115,7 +110,6 @@ class RayEngine:
     def run(
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
-        """Run parts of the job; see :meth:`Engine.run`."""
         session = _Session(job, self.options, rebuilt=in_order)
         return session.rebuild(list(units), work) if in_order else session.run(units)
 
@@ -171,7 +165,6 @@ class _Session:
         self._client.budget.spent = self._client.ledger.spent_usd()
 
     def _divide(self, run: str, left: list[tuple[Any, set[str]]], workers: int) -> None:
-        """Queue the parts."""
         limit = self._client.budget.limit
         for task, units in divide(self._job, left, self._storage, self._options, workers, run=run, parts=_PARTS, budget_usd=limit):
             self._waiting.append(_Attempt(replace(task, name=f"{task.name}-{0 if task.resumes is None else 1}"), units))

@@ -67,12 +67,10 @@ class RankedPart:
         return RepliesJob.of(whole, self.ranks)
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object; see :meth:`of_record`."""
         return {**self.again.to_record(), "data": self.data, "ranks": sorted(self.ranks)}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], again: Preparation) -> Self:
-        """Read a part that was stored as JSON."""
         return cls(again=again, data=record["data"], ranks=frozenset(record["ranks"]))
 
 
@@ -103,15 +101,12 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
         return cls(whole=whole, ranks=ranks, **{name: getattr(whole, name) for name in names})
 
     def units(self) -> Iterator[tuple[int, Any]]:
-        """Yield the units with their ranks in the whole job."""
         return ((rank, unit) for rank, unit in enumerate(self.whole.units()) if rank in self.ranks)
 
     def count(self) -> int:
-        """Return the number of units."""
         return len(self.ranks)
 
     async def work(self, unit: tuple[int, Any], ask: UnitAsk) -> Any:
-        """Ask the calls of a unit."""
         rank, failed = unit[0], False
         stopped: RunStopped | None = None
 
@@ -143,7 +138,6 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
             pass
 
     def summarize(self, summary: JobSummary, client: ModelClient) -> RepliesSummary:
-        """Add the failures."""
         del client
         return RepliesSummary(**vars(summary), failures=self._failures, answered=frozenset(self._answered))
 
@@ -165,7 +159,6 @@ class KnownCalls:
     """Raised for any other call; by default, it is sent."""
 
     def add(self, failures: Mapping[str, CallFailed], answered: Iterable[int]) -> None:
-        """Add what a part found out."""
         self.failures.update(failures)
         self.answered.update(answered)
 

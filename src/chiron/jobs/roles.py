@@ -15,8 +15,6 @@ from chiron.providers.registry import build_endpoints
 
 @dataclass(frozen=True)
 class Roles:
-    """Models by role."""
-
     endpoints: dict[str, Endpoint]
     pictures: PictureStore
     by_role: Mapping[str, tuple[RoleModel, ...]]

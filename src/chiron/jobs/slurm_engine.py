@@ -240,7 +240,6 @@ class SlurmMerge:
     """Send no call: the ledgers of the tasks were merged when the job started. Pass on how the tasks ended."""
 
     def __init__(self, run: Path) -> None:
-        """``run``: directory of the submission."""
         self._run, self._folder = run.resolve(), run.resolve() / FOLDER
         gathered = self._folder / GATHERED
         self._first = gathered if gathered.is_file() else self._folder / "0.json"
