@@ -71,7 +71,6 @@ async def retry_call(
 
     Args:
         attempt: sends the call once and sets ``spent.last_attempt``.
-        policy: the limits.
         spent: time that counts toward the deadline.
         blame: called for each retryable failure to decide its cause. While an endpoint is down, neither attempts nor time count. It may
             raise to end the call.

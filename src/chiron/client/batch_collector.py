@@ -190,12 +190,7 @@ class BatchCollector:
 
 
 def warn_of_lost_images(folder: Path, owned: Collection[Path | None]) -> None:
-    """Name the records of uploaded images that no model of this run owns, because its configuration changed: they are not deleted.
-
-    Args:
-        folder: folder of the batches.
-        owned: the records of this run's models.
-    """
+    """Name the records of uploaded images that no model of this run owns, because its configuration changed: they are not deleted."""
     for path in sorted(set(folder.glob(f"{IMAGES}/*.jsonl")) - set(owned)):
         try:
             owner = str(json.loads(path.read_text("utf-8").splitlines()[0])["owner"])

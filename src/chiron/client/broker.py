@@ -59,7 +59,6 @@ class Broker:
             limit: the budget in USD; ``None`` without one.
             spent: USD booked in the run's ledger.
             workers: number of processes that hold leases at the same time.
-            file: the file to create.
             shared: other processes, also on other machines, will join it.
         """
         self._file, self._descriptor = file.resolve(), -1

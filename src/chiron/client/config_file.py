@@ -161,13 +161,7 @@ def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def explain(schema: type[Strict], error: ValidationError, origin: Path) -> str:
-    """Describe every fault of a file, in one line. The text follows the file's name.
-
-    Args:
-        schema: the class that rejected the content.
-        error: its error.
-        origin: the file, which is read again for the line and column of each fault.
-    """
+    """Describe every fault of a file, in one line that follows its name. Reads it again for the line and column of each fault."""
     faults = error.errors(include_url=False)
     unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}

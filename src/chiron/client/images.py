@@ -93,10 +93,7 @@ class PictureStore:
     def keep(self, sha256: str, data: bytes, image: Image.Image) -> None:
         """Keep a file that was just checked until its call is sent, so that it is read once. The oldest files make room for new ones.
 
-        Args:
-            sha256: SHA-256 (hex) of ``data``.
-            data: bytes of the file.
-            image: the opened file; its pixels need not be decoded.
+        ``image``: the opened file; its pixels need not be decoded.
         """
         checked = _CheckedFile(data, _sent_unchanged(image, _noted(image, data)), max(image.size))
         with self._lock:

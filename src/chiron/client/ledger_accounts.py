@@ -250,8 +250,7 @@ class Accounts(Store):
     def cached_prompts(self, models: object) -> list[CachedPrompts]:
         """Return how many prompt tokens endpoints read from their caches, by model and role. Reads the stored responses.
 
-        Args:
-            models: the section ``models`` of the configuration, for prices.
+        ``models``: section of the configuration, for prices.
         """
         sums: dict[tuple[str, str], list[int]] = {}
         for model, role, prompt, raw in self._read("SELECT model, role, prompt_tokens, raw FROM calls WHERE raw LIKE '%cache%'"):

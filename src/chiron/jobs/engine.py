@@ -84,7 +84,6 @@ class Engine(Protocol):
         """Yield every unit with its result; at most ``job.in_flight`` units run at the same time in one process.
 
         Args:
-            job: the job that the units belong to.
             units: of any length. Take a unit only when it can start soon: the job ends the iteration when it is halted.
             work: runs one unit with the job's client. It handles failed calls and crashes. An engine that runs parts of the job elsewhere
                 does not call it, and may leave out units that the halted job did not start.
@@ -114,7 +113,6 @@ class GatheringEngine(Protocol):
         Args:
             directory: contains the directories of the jobs.
             record: a JSON object from which a later process can finish the jobs.
-            jobs: their number.
             budget_usd: one budget for all of them.
 
         Raises:

@@ -91,18 +91,14 @@ def divide(
     """Divide units into parts of consecutive ones, about ``parts`` for each of the ``workers`` and at most ``most`` in total.
 
     Args:
-        job: the job.
-        left: its units without a result, each with the keys of its calls that the ledger contains.
+        left: units without a result, each with the keys of its calls that the ledger contains.
         storage: gets these calls, as the copy of an attempt before the first one.
         options: how often copies are stored.
         workers: number of processes that run parts at the same time.
         run: prefix of the names of the parts.
-        parts: see above.
-        most: see above.
         budget_usd: the whole budget.
 
-    Returns:
-        Each part with its units.
+    Returns each part with its units.
 
     Raises:
         InputError: the job cannot be divided.
@@ -145,7 +141,6 @@ def check_worker(part: Part, about: tuple[str, dict[str, Any]], storage: str, ru
     """Return why this process cannot run parts of the job, or ``None``.
 
     Args:
-        part: any part of the job.
         about: version of chiron, and identity of the job, in the process that asks.
         storage: storage of the run.
         run: prefix of the names of the parts; see :func:`~chiron.jobs.storage.begin_parts`.
@@ -171,9 +166,7 @@ def check_worker(part: Part, about: tuple[str, dict[str, Any]], storage: str, ru
 def store_remains(name: str, storage: str) -> None:
     """Store the ledger that a killed process left on this machine, and remove its directory. It has more than the last copy.
 
-    Args:
-        name: name of the attempt that was lost.
-        storage: storage of the run.
+    ``name``: that of the attempt that was lost.
 
     Raises:
         ChironError: the ledger is damaged, or the storage cannot be written.

@@ -221,7 +221,7 @@ class _Session:
         about = (version("chiron-med"), self._job.identity)
         checking = worker.check.remote(attempt.task.part, about, self._storage.url, run, str(Path.cwd()))
         try:
-            problem = await asyncio.wait_for(_result(checking), _START_WITHIN)
+            problem = await asyncio.wait_for(checking, _START_WITHIN)
         except TimeoutError:
             raise InputError(
                 f"the Ray cluster has no free CPU for a worker ({_START_WITHIN:.0f} s): wait for other jobs, or use fewer --workers"
@@ -245,13 +245,13 @@ class _Session:
             copies = await asyncio.to_thread(self._storage.copies_of, part_of(name))
             attempt.task = replace(attempt.task, resumes=copies[-1] if copies else None)
             booked = await asyncio.to_thread(spent_in_copy, self._storage, attempt.task.resumes)
-        await _result(self._broker.open.remote(name, booked))
+        await self._broker.open.remote(name, booked)
         if attempt.lost is not None:
             await self._write_off(attempt.lost, booked)
         attempt.worker, self._running[name] = worker, attempt
         try:
-            attempt.node = await _result(worker.node.remote())
-            end = await _result(worker.run.remote(attempt.task, self._broker))
+            attempt.node = await worker.node.remote()
+            end = await worker.run.remote(attempt.task, self._broker)
         except ray.exceptions.RayTaskError:
             raise  # a bug: another worker would meet it too
         except ray.exceptions.RayError as error:
@@ -288,15 +288,15 @@ class _Session:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         task = ray.remote(store_remains).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
         try:
-            await asyncio.wait_for(_result(task.remote(lost, self._storage.url)), _REMAINS_WITHIN)
+            await asyncio.wait_for(task.remote(lost, self._storage.url), _REMAINS_WITHIN)
         except (TimeoutError, ray.exceptions.RayError) as error:
             _log.warning("what the lost worker %s left cannot be used (%s); its last copy is used", lost, first_line(error))
 
     async def _write_off(self, lost: str, booked: float) -> None:
         """Count what a lost worker was granted and its last copy does not contain."""
-        usd = max(0.0, await _result(self._broker.granted.remote(lost)) - booked)
+        usd = max(0.0, await self._broker.granted.remote(lost) - booked)
         self._client.ledger.book_lost(lost, usd)
-        await _result(self._broker.close.remote(lost, usd))
+        await self._broker.close.remote(lost, usd)
         self._spent += usd
 
     async def _collect(self, attempt: _Attempt, end: PartEnd) -> list[Any]:
@@ -314,7 +314,7 @@ class _Session:
             if await asyncio.to_thread(self._storage.get_ledger, name, local):
                 booked, twice = await asyncio.to_thread(_merge_into, self._job.directory.ledger, local)
                 self._known.twice.update(twice)
-                await _result(self._broker.close.remote(name, booked))
+                await self._broker.close.remote(name, booked)
                 for copy in await asyncio.to_thread(self._storage.copies_of, part_of(name)):
                     await asyncio.to_thread(self._storage.delete, copy)
         attempt.state = replace(attempt.state, spent_usd=0.0)
@@ -332,7 +332,7 @@ class _Session:
                     stopped.add(name)
                     attempt.worker.stop.remote()
                 try:
-                    state = await asyncio.wait_for(_result(attempt.worker.state.remote()), 10 * _LOOK_EVERY)
+                    state = await asyncio.wait_for(attempt.worker.state.remote(), 10 * _LOOK_EVERY)
                 except Exception:  # noqa: BLE001, S112 - a lost worker is noticed where its part is awaited
                     continue
                 if name in self._running:
@@ -360,7 +360,3 @@ def _merge_into(run: Path, part: Path) -> tuple[float, frozenset[str]]:
     # In a thread, so with a connection of its own.
     with MergingLedger.open(run) as into:
         return merge_part(part, into)
-
-
-async def _result(reference: Any) -> Any:
-    return await reference

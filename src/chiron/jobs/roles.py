@@ -31,7 +31,6 @@ class Roles:
         """Create the endpoints and role models of a configuration.
 
         Args:
-            config: names the models of each role.
             answers: returns the answers that embedded models choose from; called only if there is such a model.
             measured: name and token limit of a further model, in the role ``model``.
             need_keys: whether API keys must be set.
@@ -39,7 +38,7 @@ class Roles:
         Raises:
             InputError: a key or an embedded model is missing.
         """
-        named = [(key.removesuffix("s"), name, config.token_limit(key.removesuffix("s"))) for key, name in config.named()]
+        named = [(key.removesuffix("s"), name, config.token_limit(key.removesuffix("s"))) for key, name in config.job.named()]
         named += [("model", *measured)] if measured is not None else []
         pictures = PictureStore()
         models = {name: config.models[name] for _, name, _ in named}

@@ -162,10 +162,8 @@ class _Submission:
 async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]], Part]) -> JobSummary:
     """Run one part in a task of the job array. A part that a killed task began continues from its last copy.
 
-    Args:
-        run: run directory, absolute: the working directory changes to that of the command that submitted the run.
-        number: number of the part.
-        read_part: makes a part from its record.
+    ``run`` has to be absolute: the working directory changes to that of the command that submitted the run. ``read_part`` makes a part
+    from its record.
 
     Raises:
         InputError: the part was not submitted, or this machine lacks what it needs.
