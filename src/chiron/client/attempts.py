@@ -201,7 +201,7 @@ class Reservation:
 
 
 class AttemptRecord:
-    """Record the attempts of one call while it is in flight."""
+    """Record the attempts of one call while it is in flight. Methods raise ``DiskError`` if the ledger cannot be written."""
 
     def __init__(self, call: Call, ledger: Ledger, *, in_batch: bool = False) -> None:
         """Create a record without attempts. ``in_batch``: whether the attempts are parts of batches, which outlive the process."""
@@ -214,9 +214,6 @@ class AttemptRecord:
         """Start an attempt that may cost ``most`` USD; call this before sending.
 
         ``on_record``: store the attempt, so that a later process knows about it if this one is killed.
-
-        Raises:
-            DiskError: the ledger cannot be written.
         """
         self._most = most
         if most and on_record and self._on_record is None:
@@ -248,9 +245,5 @@ class AttemptRecord:
         return 0.0
 
     def paid(self, reply: Reply) -> None:
-        """Store the reply and release its reservation in one transaction.
-
-        Raises:
-            DiskError: the ledger cannot be written.
-        """
+        """Store the reply and release its reservation in one transaction."""
         self._ledger.put(self._call, reply, attempt=self._on_record)

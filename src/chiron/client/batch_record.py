@@ -89,7 +89,7 @@ class BatchStatus:
 
 
 class BatchService(Protocol):
-    """One provider's batches of requests to one model."""
+    """One provider's batches of requests to one model. Coroutines raise ``CallFailed`` if the provider does not answer or refuses."""
 
     address: str
     max_requests: int
@@ -116,11 +116,7 @@ class BatchService(Protocol):
         """
 
     async def discard_images(self) -> None:
-        """Delete the images that were uploaded on their own. Called once no batch needs them.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
+        """Delete the images that were uploaded on their own. Called once no batch needs them."""
 
     async def request(self, call: Call) -> bytes:
         """Return the line of the call in the file of requests, without its end.
@@ -130,35 +126,19 @@ class BatchService(Protocol):
         """
 
     async def submit(self, batch: "Batch") -> None:
-        """Send the batch unless it was sent. Save the record after each step, so that this can be repeated after any interruption.
-
-        Raises:
-            CallFailed: one of its subclasses.
-        """
+        """Send the batch unless it was sent. Save the record after each step, so that this can be repeated after any interruption."""
 
     async def poll(self, batch: "Batch") -> BatchStatus:
-        """Return the state of a batch that was sent.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
+        """Return the state of a batch that was sent."""
 
     async def download(self, batch: "Batch", to: Path) -> None:
-        """Write the results of a batch that ended to a file, in any order.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
+        """Write the results of a batch that ended to a file, in any order."""
 
     def command(self, batch: "Batch") -> str:
         """Return the shell command that the user has to run for this batch; empty if there is none."""
 
     async def discard(self, batch: "Batch") -> None:
-        """Delete the provider's copies of requests and results.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
+        """Delete the provider's copies of requests and results."""
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
         """Return the key in a line of the results, and whether the line is an answer."""
@@ -186,11 +166,6 @@ class Batch:
         """Start of each call's line in the results, and whether it is an answer; ``None`` before the batch has ended."""
 
     def save(self) -> None:
-        """Write the record.
-
-        Raises:
-            DiskError: it cannot be written.
-        """
         write_atomically(self.folder / f"{self.record.name}.json", [json.dumps(asdict(self.record)) + "\n"])
 
     @property
@@ -278,14 +253,10 @@ def _decoded(line: bytes) -> object:
 
 
 class RequestFile:
-    """The file of requests of a new batch, while it is written."""
+    """The file of requests of a new batch, while it is written. Methods raise ``DiskError`` if that fails."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Create the file, readable by its owner only.
-
-        Raises:
-            DiskError: it cannot be written.
-        """
+        """Create the file, readable by its owner only."""
         self.folder, self.name = folder, name
         self.keys: list[str] = []
         self.size = 0
@@ -297,11 +268,6 @@ class RequestFile:
             self._file = self._path.open("ab")
 
     def add(self, key: str, line: bytes) -> None:
-        """Add a request.
-
-        Raises:
-            DiskError: it cannot be written.
-        """
         with writing(self._path):
             self._file.write(line + b"\n")
         self.keys.append(key)
@@ -318,11 +284,7 @@ class RequestFile:
             self._path.unlink(missing_ok=True)
 
     def close(self, model: str, address: str) -> Batch:
-        """Close the file and write the record of the batch.
-
-        Raises:
-            DiskError: they cannot be written.
-        """
+        """Close the file and write the record of the batch."""
         with writing(self._path):
             self._file.close()
         batch = Batch(self.folder, BatchRecord(self.name, model, address, self.keys, time.time()))

@@ -22,7 +22,7 @@ _MOST_FAULTS = 20
 
 
 class ConfigFile(Strict):
-    """Content of every configuration file. Each command's own class adds its section."""
+    """Content of every configuration file. Each command's own class adds its section. Checks raise ``ValueError``, for validators."""
 
     models: dict[str, ModelConfig]
 
@@ -39,22 +39,14 @@ class ConfigFile(Strict):
         return self
 
     def need_known(self, named: list[tuple[str, str]]) -> None:
-        """Check that every model in (place, model name) pairs is defined under ``models``.
-
-        Raises:
-            ValueError: a model is not defined; for use in validators.
-        """
+        """Check that every model in (place, model name) pairs is defined under ``models``."""
         unknown = [(place, name) for place, name in named if name not in self.models]
         if unknown:
             faults = [f"{place} names '{name}', which is not defined under models{nearest(name, self.models)}" for place, name in unknown]
             raise ValueError("; ".join(faults))
 
     def need_prices(self, models: Mapping[str, ProviderConfig]) -> None:
-        """Check that every one of these models has a price, as a budget requires.
-
-        Raises:
-            ValueError: a model has no price; for use in validators.
-        """
+        """Check that every one of these models has a price, as a budget requires."""
         for name, model in models.items():
             if model.lacks_price():
                 raise ValueError(

@@ -72,7 +72,8 @@ class _CheckedFile:
 class PictureStore:
     """Locate images by hash, and keep them encoded while a case is in progress.
 
-    One case requests an image about ninety times.
+    One case requests an image about ninety times. Methods raise ``CallerFault`` if a file was not added, is missing or changed, or is no
+    longer readable.
     """
 
     def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES, checked_bytes: int = CHECKED_BYTES) -> None:
@@ -112,9 +113,6 @@ class PictureStore:
         """Encode images now and keep them until :meth:`release`. Call it in a worker thread, not in the event loop.
 
         If one image cannot be read, none is held.
-
-        Raises:
-            CallerFault: a file is missing, changed, or no longer readable.
         """
         for number, picture in enumerate(pictures):
             try:
@@ -154,11 +152,7 @@ class PictureStore:
                     self._held_now -= len(held.url or b"")
 
     def path(self, sha256: str) -> Path:
-        """Return the path of an image.
-
-        Raises:
-            CallerFault: the image was not added.
-        """
+        """Return the path of an image."""
         try:
             return self._paths[sha256]
         except KeyError:
@@ -180,11 +174,7 @@ class PictureStore:
             return url
 
     def data_url(self, picture: ImagePart) -> bytes:
-        """Return the image as an ASCII ``data:`` URL. Call it in a worker thread, not in the event loop.
-
-        Raises:
-            CallerFault: the file is missing, changed, or no longer readable.
-        """
+        """Return the image as an ASCII ``data:`` URL. Call it in a worker thread, not in the event loop."""
         if (ready := self.ready(picture)) is not None:
             return ready
         url = self._encode(picture)
@@ -202,11 +192,7 @@ class PictureStore:
             return checked.url(picture.max_side) or _encoded(checked.data, picture.max_side)
 
     def image(self, picture: ImagePart) -> Image.Image:
-        """Decode an image: upright, eight bits per channel, no side longer than the picture's ``max_side``. The result is not cached.
-
-        Raises:
-            CallerFault: the file is missing, changed, or no longer readable.
-        """
+        """Decode an image: upright, eight bits per channel, no side longer than the picture's ``max_side``. The result is not cached."""
         path = self.path(picture.sha256)
         with _reading(path):
             data = _unchanged(path, picture.sha256)

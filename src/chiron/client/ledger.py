@@ -51,11 +51,7 @@ _SELECT_RESULTS = f"SELECT {_HEAD}, record FROM results"  # noqa: S608 - constan
 
 class Results(Store):
     def put_result(self, result: StoredResult) -> None:
-        """Store the result of a case, replacing an earlier one.
-
-        Raises:
-            DiskError: writing failed.
-        """
+        """Store the result of a case, replacing an earlier one."""
         row = (
             result.case_id, result.position, result.fingerprint, result.outcome, int(result.retained), result.mics_score,
             _pack(result.record),
@@ -176,11 +172,7 @@ class Ledger(Results, Accounts):
         self.close()
 
     def get(self, key: str) -> Reply | None:
-        """Return the reply stored under ``key``, or ``None``.
-
-        Raises:
-            InputError: the ledger is damaged.
-        """
+        """Return the reply stored under ``key``, or ``None``."""
         row = self._read_one(self._get, (bytes.fromhex(key),))
         if row is None:
             return None
@@ -195,9 +187,6 @@ class Ledger(Results, Accounts):
         """Store a reply. If the key exists, its first reply is kept.
 
         ``attempt`` (from :meth:`begin_attempt`): its reservation is released in the same transaction.
-
-        Raises:
-            DiskError: writing failed.
         """
         values = (
             reply.text, reply.finish, reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.served_by, _real(reply.seconds),
@@ -213,11 +202,7 @@ class Ledger(Results, Accounts):
             self.end_attempt(attempt)
 
     def raw(self, key: str) -> str | None:
-        """Return the endpoint's response under ``key``, unchanged.
-
-        Raises:
-            InputError: the ledger is damaged.
-        """
+        """Return the endpoint's response under ``key``, unchanged."""
         row = self._read_one(f"SELECT {self.checksum_column}, raw FROM calls WHERE key = ?", (bytes.fromhex(key),))  # noqa: S608 - as above
         if row is None:
             return None
@@ -226,12 +211,7 @@ class Ledger(Results, Accounts):
         return None if raw is None else str(raw)
 
     def remember(self, name: str, value: str) -> str:
-        """Store a fact about the whole ledger unless the name exists. Returns the stored value.
-
-        Raises:
-            InputError: the ledger is damaged.
-            DiskError: writing failed.
-        """
+        """Store a fact about the whole ledger unless the name exists. Returns the stored value."""
         self._write("INSERT OR IGNORE INTO facts VALUES (?,?)", (name, value))
         return str(self._value("SELECT value FROM facts WHERE name = ?", (name,)))
 
@@ -261,22 +241,14 @@ class Ledger(Results, Accounts):
             yield row
 
     def verify(self, key: object, checksum: object, values: Sequence[Any]) -> None:
-        """Check a stored reply against its checksums. ``values``: the columns of the reply, then the raw response.
-
-        Raises:
-            InputError: the reply is damaged.
-        """
+        """Check a stored reply against its checksums. ``values``: the columns of the reply, then the raw response."""
         if not isinstance(key, bytes):
             raise damaged(self.path, "a key is text")
         self._verify(key.hex(), checksum, values[:-1])
         self._verify(key.hex(), checksum, values[-1:], offset=_HALF)
 
     def _verify(self, key: str, checksum: object, values: Sequence[Any], *, offset: int = 0) -> None:
-        """Check a reply's columns against its checksum, if it has one.
-
-        Raises:
-            InputError: the reply does not match.
-        """
+        """Check a reply's columns against its checksum, if it has one."""
         if checksum is None:
             return
         if not isinstance(checksum, bytes) or checksum[offset : offset + _HALF] != _checksum(key, values):

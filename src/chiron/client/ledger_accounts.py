@@ -126,9 +126,6 @@ class Accounts(Store):
         """Record the maximum cost of an attempt before it is sent. Returns its ID for :meth:`end_attempt` and :meth:`fail_attempt`.
 
         The provider bills an attempt even if this process is killed. The next process then finds it here.
-
-        Raises:
-            DiskError: writing failed.
         """
         return self.note_failure(call, kind, "", final=False, cost_at_most=cost_at_most)
 
@@ -175,11 +172,7 @@ class Accounts(Store):
         return int(cursor.lastrowid or 0)
 
     def keep_words_from_here(self) -> None:
-        """Store the ID of the last failure before now. Only later messages are shown, because earlier versions stored text of the prompt.
-
-        Raises:
-            DiskError: writing failed.
-        """
+        """Store the ID of the last failure before now. Only later messages are shown: earlier versions stored text of the prompt."""
         self._write("INSERT OR IGNORE INTO facts SELECT ?, COALESCE(MAX(id), 0) FROM failures", (SHOWN_AFTER,))
 
     def shown_after(self) -> int | None:
@@ -209,11 +202,7 @@ class Accounts(Store):
         return [FailureReason(key[0], key[1], words[key], count) for key, count in counts.most_common()]
 
     def cost_overrun(self, of: str) -> float:
-        """Return the stored cost overrun (see :meth:`keep_surprise`); at least 1.
-
-        Raises:
-            InputError: the ledger is damaged.
-        """
+        """Return the stored cost overrun (see :meth:`keep_surprise`); at least 1."""
         value = self._value("SELECT value FROM facts WHERE name = ?", (SURPRISE + of,))
         try:
             times = 1.0 if value is None else float(value)
@@ -224,11 +213,7 @@ class Accounts(Store):
         return times
 
     def keep_surprise(self, of: str, times: float) -> None:
-        """Store a cost overrun for later processes. ``of``: the model and its cost settings (``Endpoint.pricing_key``).
-
-        Raises:
-            DiskError: writing failed.
-        """
+        """Store a cost overrun for later processes. ``of``: the model and its cost settings (``Endpoint.pricing_key``)."""
         self._write("INSERT OR REPLACE INTO facts VALUES (?,?)", (SURPRISE + of, repr(times)))
 
     def spent_usd(self) -> float:

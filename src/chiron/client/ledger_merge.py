@@ -102,11 +102,7 @@ class MergingLedger(Ledger):
             self._db.execute("DETACH DATABASE shard")
 
     def _refuse_damage(self, other: Path) -> None:
-        """Explain an error that the other file caused.
-
-        Raises:
-            InputError: the other file is damaged.
-        """
+        """Explain an error that the other file caused."""
         try:
             found = [str(row[0]) for row in self._db.execute("PRAGMA shard.quick_check(1)")]
         except sqlite3.DatabaseError as error:
@@ -175,11 +171,7 @@ class MergingLedger(Ledger):
         return self._db.total_changes - before
 
     def _refuse_conflicts(self, other: Path, unfinished: str) -> None:
-        """Refuse a ledger whose results contradict the ones here.
-
-        Raises:
-            InputError: a case has two results, or two cases have one position.
-        """
+        """Refuse a ledger whose results contradict the ones here."""
         rows = self._read(
             "SELECT s.case_id, m.fingerprint <> s.fingerprint, m.record, s.record FROM shard.results s JOIN main.results m USING (case_id)"
             " WHERE m.outcome <> ?1 AND s.outcome <> ?1 AND (m.fingerprint <> s.fingerprint OR m.record <> s.record)",

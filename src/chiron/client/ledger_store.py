@@ -44,7 +44,7 @@ _FACTS = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NO
 
 
 class Store:
-    """An open ledger file. SQLite's errors are translated into errors that a user can act on."""
+    """An open ledger file. Methods raise ``InputError`` if it is damaged, and ``DiskError`` if it cannot be written."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
@@ -133,11 +133,7 @@ def _create(db: sqlite3.Connection, path: Path, *, begun: bool) -> None:
 
 
 def _refuse_emptied(path: Path, *, begun: bool) -> None:
-    """Reject an emptied ledger before SQLite opens it, because SQLite deletes the log next to an empty file.
-
-    Raises:
-        InputError: the file is empty but should not be.
-    """
+    """Reject an emptied ledger before SQLite opens it, because SQLite deletes the log next to an empty file."""
     log = path.with_name(f"{path.name}-wal")
     try:
         empty = path.is_file() and not path.stat().st_size
@@ -200,9 +196,6 @@ def _reading_uri(path: Path) -> str:
 
     To read a WAL database, SQLite writes two files next to it. If it cannot (a read-only copy or medium), the file is opened as immutable,
     provided that its log is empty.
-
-    Raises:
-        InputError: the file cannot be read there.
     """
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with explained(path):

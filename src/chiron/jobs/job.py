@@ -228,7 +228,6 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         return Budget(self.budget_usd, spent=spent) if self.make_budget is None else self.make_budget(spent)
 
     def stop(self) -> None:
-        """Send no more calls. Replies to calls in flight are still received and stored."""
         if self.client is not None:
             self.client.stop()
 

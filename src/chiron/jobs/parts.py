@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -230,7 +230,9 @@ class PartRunner:
                 )
             fetched.rename(self._folder / "ledger.sqlite")  # whole, also for store_remains()
         job = task.part.open(self._folder, task.workers)
-        job.make_budget = self._budget_maker()
+        leases, total = self._leases, task.budget_usd
+        if leases is not None and total is not None:
+            job.make_budget = lambda spent: LeasedBudget(leases, total, spent=spent)
         self._job = job
         others = [asyncio.create_task(work) for work in (self._copy_now_and_then(), self._share_pace())]
         try:
@@ -241,12 +243,6 @@ class PartRunner:
                 other.cancel()
             await asyncio.gather(*others, return_exceptions=True)
         return summary, dict(job.client.notes)
-
-    def _budget_maker(self) -> Callable[[float], LeasedBudget] | None:
-        leases, total = self._leases, self._task.budget_usd
-        if leases is None or total is None:
-            return None
-        return lambda spent: LeasedBudget(leases, total, spent=spent)
 
     def stop(self) -> None:
         """Send no more calls. If the job has no client yet, stop it as soon as it has one."""

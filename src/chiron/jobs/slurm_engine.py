@@ -103,12 +103,7 @@ class _Submission:
         self._tasks = 0
 
     def add(self, job: OpenJob, left: list[tuple[Any, set[str]]]) -> None:
-        """Write the parts of a job. ``left``: see :func:`divide`.
-
-        Raises:
-            InputError: the job cannot be divided.
-            DiskError: the storage cannot be written.
-        """
+        """Write the parts of a job. ``left``: see :func:`divide`."""
         job.part_of([unit for unit, _ in left[:1]]).to_record()  # raises before anything is written if the job cannot be divided
         if not self._tasks:
             self._begin()
@@ -137,11 +132,7 @@ class _Submission:
             old.unlink()
 
     def submit(self, spent: float) -> str | None:
-        """Submit all parts, unless only the scripts are wanted; see :meth:`GatheredJobs.submit`.
-
-        Raises:
-            InputError: Slurm is missing or refuses them.
-        """
+        """Submit all parts, unless only the scripts are wanted; see :meth:`GatheredJobs.submit`."""
         if not self._tasks:
             return None
         workers = min(self._workers, self._tasks)

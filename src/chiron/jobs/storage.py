@@ -32,7 +32,7 @@ _LEAST = 1e-9
 
 
 class Storage:
-    """One folder of a file system that fsspec knows."""
+    """One folder of a file system that fsspec knows. Methods raise ``DiskError`` if it cannot be read or written."""
 
     def __init__(self, url: str) -> None:
         """``url``: a path, or a URL such as ``s3://bucket/folder``.
@@ -48,11 +48,7 @@ class Storage:
             raise InputError(f"--storage {url} cannot be used ({error}): name a shared folder or a URL that fsspec can open") from error
 
     def put(self, local: Path, name: str) -> None:
-        """Store a file. A reader never sees half of it.
-
-        Raises:
-            DiskError: the storage cannot be written.
-        """
+        """Store a file. A reader never sees half of it."""
         partial = self._path(f".{name}.partial")
         with self._explained("written"):
             if "file" in self._fs.protocol:
@@ -64,11 +60,7 @@ class Storage:
             self._fs.mv(partial, self._path(name))
 
     def get(self, name: str, local: Path) -> bool:
-        """Fetch a file. Returns whether it exists.
-
-        Raises:
-            DiskError: the storage cannot be read.
-        """
+        """Fetch a file. Returns whether it exists."""
         with self._explained("read"):
             if not self._fs.exists(self._path(name)):
                 return False
@@ -88,11 +80,7 @@ class Storage:
         return sorted((name for name in self.copies() if part_of(name) == part), key=attempt_of)
 
     def put_ledger(self, ledger: Path, name: str) -> None:
-        """Store a complete copy of a ledger that may be in use.
-
-        Raises:
-            DiskError: the copy or the storage cannot be written.
-        """
+        """Store a complete copy of a ledger that may be in use."""
         copy = ledger.with_name("copy.sqlite")
         copy.unlink(missing_ok=True)
         with explained(ledger), closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(copy)) as target:
@@ -101,11 +89,7 @@ class Storage:
         copy.unlink()
 
     def put_replies(self, ledger: Path, keys: Iterable[str], name: str) -> None:
-        """Store a ledger with some replies of another one, which cost it nothing.
-
-        Raises:
-            DiskError: the copy or the storage cannot be written.
-        """
+        """Store a ledger with some replies of another one, which cost it nothing."""
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "ledger.sqlite"
             with Ledger.open(local) as some:
@@ -121,11 +105,7 @@ class Storage:
         self.remove(name + _SUFFIX)
 
     def remove(self, name: str) -> None:
-        """Delete a file if it exists.
-
-        Raises:
-            DiskError: the storage cannot be written.
-        """
+        """Delete a file if it exists."""
         with self._explained("written"):
             if self._fs.exists(self._path(name)):
                 self._fs.rm_file(self._path(name))
@@ -166,9 +146,6 @@ def begin_parts(folder: Path, storage: Storage, leases: Path | None = None) -> s
 
     The storage gets a file ``PREFIX.probe``, by which a worker knows that it sees the same storage. ``leases``: directory of the leases and
     of Slurm's scripts, if several jobs share them.
-
-    Raises:
-        DiskError: the storage cannot be written.
     """
     run = uuid.uuid4().hex[:8]
     with tempfile.NamedTemporaryFile() as empty:
