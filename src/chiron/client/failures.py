@@ -143,11 +143,7 @@ def redactor(key: str | None) -> Callable[[str], str]:
     if not key:
         return lambda text: text
     pattern = re.compile("".join(_spellings(c) for c in key))
-
-    def redact(text: str) -> str:
-        return pattern.sub(_MARK, text)
-
-    return redact
+    return lambda text: pattern.sub(_MARK, text)
 
 
 def without_prompt(words: str, prompt: str) -> str:

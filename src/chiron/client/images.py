@@ -5,7 +5,7 @@ import hashlib
 import io
 import struct
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,16 +44,6 @@ _PNG_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """A PNG with an orientation contains at least one of these."""
 
 
-@dataclass
-class _Held:
-    """An image that cases in progress need."""
-
-    count: int
-    """Number of cases that hold it."""
-    url: bytes | None
-    """``None`` if there was no room; the image is then encoded on request."""
-
-
 @dataclass(frozen=True, slots=True)
 class _CheckedFile:
     """A file that was checked for damage."""
@@ -79,7 +69,9 @@ class PictureStore:
     def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES, checked_bytes: int = CHECKED_BYTES) -> None:
         """Set the limits in bytes: of encoded images that are held, of all other encoded ones, and of checked files not sent yet."""
         self._paths: dict[str, Path] = {}
-        self._held: dict[ImagePart, _Held] = {}
+        self._holders: Counter[ImagePart] = Counter()
+        self._held: dict[ImagePart, bytes] = {}
+        """Encoded images of the cases in progress, as far as there is room; the others are encoded on request."""
         self._held_now, self._held_bytes = 0, held_bytes
         self._cache: OrderedDict[ImagePart, bytes] = OrderedDict()
         self._cached, self._cache_bytes = 0, cache_bytes
@@ -123,18 +115,16 @@ class PictureStore:
 
     def _hold(self, picture: ImagePart) -> None:
         with self._lock:
-            held = self._held.get(picture)
-            if held is not None:
-                held.count += 1
+            if picture in self._holders:
+                self._holders[picture] += 1
                 return
         url = self._encode(picture)
         with self._lock:
-            held = self._held.setdefault(picture, _Held(0, None))
-            held.count += 1
-            if held.url is not None:
+            self._holders[picture] += 1
+            if picture in self._held:
                 return
             if self._held_now + len(url) <= self._held_bytes:
-                held.url = url
+                self._held[picture] = url
                 self._held_now += len(url)
             else:
                 self._remember(picture, url)
@@ -143,13 +133,12 @@ class PictureStore:
         """Release images kept by :meth:`hold`."""
         with self._lock:
             for picture in pictures:
-                held = self._held.get(picture)
-                if held is None:
+                if picture not in self._holders:
                     continue
-                held.count -= 1
-                if held.count == 0:
-                    del self._held[picture]
-                    self._held_now -= len(held.url or b"")
+                self._holders[picture] -= 1
+                if not self._holders[picture]:
+                    del self._holders[picture]
+                    self._held_now -= len(self._held.pop(picture, b""))
 
     def path(self, sha256: str) -> Path:
         """Return the path of an image."""
@@ -161,9 +150,8 @@ class PictureStore:
     def ready(self, picture: ImagePart) -> bytes | None:
         """Return the image as an ASCII ``data:`` URL if it is held, cached, or a small file that was just checked."""
         with self._lock:
-            held = self._held.get(picture)
-            if held is not None and held.url is not None:
-                return held.url
+            if picture in self._held:
+                return self._held[picture]
             if picture in self._cache:
                 self._cache.move_to_end(picture)
                 return self._cache[picture]

@@ -45,20 +45,13 @@ class Part(Protocol):
 class OpenJob(Protocol):
     """What an engine can use of a job. Its directory is locked and its client is open while the engine runs."""
 
-    @property
-    def directory(self) -> WorkDirectory: ...
-    @property
-    def identity(self) -> dict[str, Any]: ...
-    @property
-    def endpoints(self) -> Mapping[str, Endpoint]: ...
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def client(self) -> ModelClient: ...
-    @property
-    def progress(self) -> Any: ...
-    @property
-    def paid_twice(self) -> frozenset[str] | None: ...
+    directory: WorkDirectory
+    identity: dict[str, Any]
+    endpoints: Mapping[str, Endpoint]
+    in_flight: int
+    client: ModelClient
+    progress: Any
+    paid_twice: frozenset[str] | None
 
     def part_of(self, units: Sequence[Any]) -> Part:
         """Return a part of the job with these units.

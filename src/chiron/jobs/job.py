@@ -99,7 +99,6 @@ class JobSummary:
 
     directory: Path
     total: int
-    """Number of selected units."""
     pending: int
     """Units without a result; the same command resumes them."""
     pending_because: str | None
@@ -116,9 +115,7 @@ class JobSummary:
     """Part of ``spent_usd`` that was reserved for calls without a reply."""
     seconds: float
     halted: RunStopped | DiskError | None = None
-    """Why the job stopped early, if it did."""
     notes: tuple[str, ...] = ()
-    """Further notes for the user."""
 
     def to_record(self) -> dict[str, Any]:
         return {**asdict(self), "directory": str(self.directory), "halted": str(self.halted) if self.halted else None}
