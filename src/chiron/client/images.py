@@ -217,7 +217,7 @@ def _encoded(data: bytes, max_side: int) -> bytes:
         plain = _shown(image, max_side)
         out = io.BytesIO()
         target = "JPEG" if image.format == "JPEG" else "PNG"
-        plain.save(out, target, quality=92) if target == "JPEG" else plain.save(out, target)
+        plain.save(out, target, quality=92)  # PNG ignores it
         return _url(out.getvalue(), _MEDIA[target])
 
 
