@@ -328,6 +328,14 @@ def test_money_of_a_killed_holder_is_not_waited_for_without_end(tmp_path: Path) 
     assert not asyncio.run(FileLeases(file, "here", silence=0.0).give_back(0.0))
 
 
+def test_a_process_killed_while_it_created_the_file_left_no_lease(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+    assert file.stat().st_size
+    assert open_leases(file) == []
+
+
 def test_a_lease_file_that_was_removed_stops_the_run(tmp_path: Path) -> None:
     file = tmp_path / "leases.sqlite"
     Broker(1.0, 0.0, 1, file, shared=True).disconnect()

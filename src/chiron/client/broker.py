@@ -265,10 +265,12 @@ class OpenLease:
 
 
 def open_leases(file: Path) -> list[OpenLease]:
-    """Read the leases that a process left."""
+    """Read the leases that a process left. It may have been killed before it created their table."""
     if not file.is_file():
         return []
     with closing(sqlite3.connect(file)) as db:
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'leases'").fetchone() is None:
+            return []
         db.row_factory = sqlite3.Row
         rows = [dict(row) for row in db.execute("SELECT * FROM leases")]
     return [OpenLease(str(row["holder"]), float(row["usd"]), bool(row.get("lost"))) for row in rows]
