@@ -60,8 +60,10 @@ class Results(Store):
 
     def result_heads(self) -> dict[str, ResultHead]:
         """Return every result without its record, by case ID."""
-        rows = self._read(f"SELECT {_HEAD} FROM results")  # noqa: S608 - as above
-        return {row[0]: ResultHead(*row[:4], bool(row[4]), row[5]) for row in rows}
+        heads = {}
+        for case_id, position, fingerprint, outcome, retained, score in self._read(f"SELECT {_HEAD} FROM results"):  # noqa: S608 - as above
+            heads[case_id] = ResultHead(case_id, position, fingerprint, outcome, bool(retained), score)
+        return heads
 
     def move_result(self, case_id: str, position: int) -> None:
         """Update the position of a case in its file."""
