@@ -160,7 +160,7 @@ def evaluation_of(
         loaded = [replace(b, notes=(*b.notes, note)) if n == 0 else b for n, b in enumerate(loaded)]
     settings = {
         "judge": None if judge is None else judge.name,
-        "columns_by": dict(config.job.named()) | _lists(chosen, prompts),
+        "columns_by": dict(config.named()) | _lists(chosen, prompts),
         "family": None if chosen.family is None else str(chosen.family),
         "seed": chosen.seed,
         "control": str(control),

@@ -38,15 +38,19 @@ class JobFile(ConfigFile):
 
     @model_validator(mode="after")
     def _known_and_priced(self) -> Self:
-        self.need_known([(f"{self.section}.{key}", name) for key, name in self.job.named()])
+        self.need_known([(f"{self.section}.{key}", name) for key, name in self.named()])
         if self.job.budget_usd is not None:
-            self.need_prices({name: self.models[name] for _, name in self.job.named()})
+            self.need_prices({name: self.models[name] for _, name in self.named()})
         return self
 
     @property
     def job(self) -> JobSection:
         section: JobSection = getattr(self, self.section)
         return section
+
+    def named(self) -> list[tuple[str, str]]:
+        """Return every (key, model name) of the section."""
+        return self.job.named()
 
     def token_limit(self, role: str) -> int:
         """Return the maximum number of tokens of a reply in this role."""

@@ -38,7 +38,7 @@ class Roles:
         Raises:
             InputError: a key or an embedded model is missing.
         """
-        named = [(key.removesuffix("s"), name, config.token_limit(key.removesuffix("s"))) for key, name in config.job.named()]
+        named = [(key.removesuffix("s"), name, config.token_limit(key.removesuffix("s"))) for key, name in config.named()]
         named += [("model", *measured)] if measured is not None else []
         pictures = PictureStore()
         models = {name: config.models[name] for _, name, _ in named}
