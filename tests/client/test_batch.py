@@ -370,9 +370,10 @@ def test_a_batch_at_another_address_is_not_sent_again(tmp_path: Path) -> None:
         open_client(tmp_path, other)
 
 
-def test_a_damaged_record_is_reported_with_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{}", '{"name": "x", "model": "m", "address": "", "keys": [], "created": "today"}'])
+def test_a_damaged_record_is_reported_with_its_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "batches").mkdir()
-    (tmp_path / "batches" / "x.json").write_text("{}")
+    (tmp_path / "batches" / "x.json").write_text(text)
     with BatchEndpoint(answer) as server, pytest.raises(InputError, match=r"x\.json is damaged"):
         open_client(tmp_path, server)
 

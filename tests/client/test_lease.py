@@ -7,7 +7,6 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import closing
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,26 +18,19 @@ from chiron.client import broker as broker_module
 from chiron.client.attempts import Budget
 from chiron.client.broker import Broker, OpenLease, open_leases
 from chiron.client.failures import BudgetSpent, RunStopped, UserStopped
-from chiron.client.lease import FileLeases, LeasedBudget, SharedPace
+from chiron.client.lease import FileLeases, LeasedBudget, Leases, SharedPace
 from chiron.client.limiter import Limiter, Pace
 
 
-class InProcess:
+class InProcess(Leases):
     """A holder's connection to a broker in the same process."""
 
     def __init__(self, broker: Broker, holder: str) -> None:
         self._broker, self._holder = broker, holder
 
-    async def lease(self, amount: float) -> float:
+    async def _ask(self, method: str, *values: Any) -> Any:
         await asyncio.sleep(0)
-        return self._broker.lease(self._holder, amount)
-
-    async def give_back(self, spent: float) -> bool:
-        await asyncio.sleep(0)
-        return self._broker.give_back(self._holder, spent)
-
-    async def pace(self, own: Mapping[str, Pace]) -> Mapping[tuple[str, str], Pace]:
-        return self._broker.pace(self._holder, own)
+        return getattr(self._broker, method)(self._holder, *values)
 
 
 def a_budget(broker: Broker, holder: str, total: float, spent: float = 0.0) -> LeasedBudget:
@@ -326,6 +318,14 @@ def test_money_of_a_killed_holder_is_not_waited_for_without_end(tmp_path: Path) 
     broker.lease("killed", 0.9)
     assert asyncio.run(FileLeases(file, "here", silence=1e9).give_back(0.0))
     assert not asyncio.run(FileLeases(file, "here", silence=0.0).give_back(0.0))
+
+
+def test_a_process_killed_while_it_created_the_file_left_no_lease(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+    assert file.stat().st_size
+    assert open_leases(file) == []
 
 
 def test_a_lease_file_that_was_removed_stops_the_run(tmp_path: Path) -> None:

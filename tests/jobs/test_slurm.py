@@ -15,7 +15,7 @@ import typer
 from aiohttp import web
 
 from chiron.cli.app import app
-from chiron.errors import InputError
+from chiron.errors import DiskError, InputError
 from chiron.jobs import slurm
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.slurm import SlurmOptions, need_ended
@@ -287,6 +287,12 @@ def test_two_runs_with_one_storage_do_not_take_each_others_copies(tmp_path: Path
     recover_parts(RunDirectory(tmp_path / "a"))
     left = Storage(str(tmp_path / "copies")).copies()
     assert [name.rpartition("-")[0] for name in left] == parts(tmp_path / "b")[:1]
+
+
+def test_a_copy_that_cannot_be_deleted_is_an_error_that_names_the_storage(tmp_path: Path) -> None:
+    (tmp_path / "a-0.sqlite").mkdir()
+    with pytest.raises(DiskError, match=f"storage {tmp_path} cannot be written"):
+        Storage(str(tmp_path)).delete("a-0")
 
 
 @pytest.mark.parametrize("command", [["build", "text"], ["build", "questions"], ["eval"], ["search"]])

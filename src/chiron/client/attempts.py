@@ -40,11 +40,11 @@ class RetryPolicy:
         """Return a policy with twice as many attempts. If a mentor's call fails, its case loses a candidate."""
         return replace(self, attempts=2 * self.attempts)
 
-    def wait_before(self, attempt: int, blame: Blame, chance: random.Random) -> float:
+    def wait_before(self, attempt: int, blame: Blame) -> float:
         """Return the seconds to wait before ``attempt`` (from 2). Jitter keeps calls that failed together from returning together."""
         longest = min(self.longest_wait, self.longest_wait_alone) if blame is Blame.CALL else self.longest_wait
         ceiling = min(longest, self.first_wait * 2.0 ** min(attempt - 2, 30))
-        return ceiling * chance.uniform(0.5, 1.0)
+        return ceiling * JITTER.uniform(0.5, 1.0)
 
 
 @dataclass(slots=True)
@@ -62,8 +62,7 @@ async def retry_call(
     *,
     spent: Elapsed,
     blame: Callable[[CallFailed], Blame] = lambda _: Blame.UNKNOWN,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    chance: random.Random = JITTER,
+    sleep: Callable[[float], Awaitable[None]],
 ) -> T:
     """Call ``attempt`` until it succeeds, within the policy's limits.
 
@@ -72,12 +71,10 @@ async def retry_call(
 
     Args:
         attempt: sends the call once and sets ``spent.last_attempt``.
-        policy: the limits.
         spent: time that counts toward the deadline.
         blame: called for each retryable failure to decide its cause. While an endpoint is down, neither attempts nor time count. It may
             raise to end the call.
         sleep: waits; may return early when the run stops.
-        chance: random source for jitter.
 
     Raises:
         CallFailed: the last failure, when a limit is reached.
@@ -99,7 +96,7 @@ async def retry_call(
             limited += 1
             last = failure
             whose = blame(failure)
-            wait = failure.retry_after or policy.wait_before(limited + 1, whose, chance)
+            wait = failure.retry_after or policy.wait_before(limited + 1, whose)
         except CallFailed as failure:
             last = failure
             whose = blame(failure)
@@ -107,7 +104,7 @@ async def retry_call(
             failures += whose is not Blame.ENDPOINT
             if failures >= policy.attempts:
                 raise
-            wait = policy.wait_before(tries + 1, whose, chance)
+            wait = policy.wait_before(tries + 1, whose)
         if whose is not Blame.ENDPOINT:
             spent.seconds += spent.last_attempt + wait
             if spent.seconds >= policy.deadline:
@@ -181,7 +178,6 @@ class Budget:
 
 
 def budget_spent(limit: float, spent: float, amount: float) -> BudgetSpent:
-    """Return the error for a call that does not fit into the budget."""
     return BudgetSpent(
         f"the budget of ${limit:.2f} has ${max(0.0, limit - spent):.4f} left and the next call may cost up to ${amount:.4f}: raise"
         " budget_usd and run again"
@@ -205,7 +201,7 @@ class Reservation:
 
 
 class AttemptRecord:
-    """Record the attempts of one call while it is in flight."""
+    """Record the attempts of one call while it is in flight. Methods raise ``DiskError`` if the ledger cannot be written."""
 
     def __init__(self, call: Call, ledger: Ledger, *, in_batch: bool = False) -> None:
         """Create a record without attempts. ``in_batch``: whether the attempts are parts of batches, which outlive the process."""
@@ -218,9 +214,6 @@ class AttemptRecord:
         """Start an attempt that may cost ``most`` USD; call this before sending.
 
         ``on_record``: store the attempt, so that a later process knows about it if this one is killed.
-
-        Raises:
-            DiskError: the ledger cannot be written.
         """
         self._most = most
         if most and on_record and self._on_record is None:
@@ -252,9 +245,5 @@ class AttemptRecord:
         return 0.0
 
     def paid(self, reply: Reply) -> None:
-        """Store the reply and release its reservation in one transaction.
-
-        Raises:
-            DiskError: the ledger cannot be written.
-        """
+        """Store the reply and release its reservation in one transaction."""
         self._ledger.put(self._call, reply, attempt=self._on_record)

@@ -350,8 +350,7 @@ def open_queues(
         ledger: the batches are next to it.
         all_wait: see :meth:`BatchQueue.open`.
 
-    Returns:
-        Attempts that are part of a batch (ID and maximum cost, by key of their call), and the USD of those that were removed.
+    Returns attempts that are part of a batch (ID and maximum cost, by key of their call), and the USD of those that were removed.
 
     Raises:
         InputError: a model with calls in a batch is no longer asked through batches, or is at another address.

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from chiron.client.batch_record import COMPLETED, DELETED, IMAGES, Batch, BatchService
 from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RateLimited, one_line
-from chiron.io import unwritten
+from chiron.io import writing
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -99,10 +99,8 @@ class BatchCollector:
             if number:
                 await asyncio.sleep(min(self.times.first_wait, self.times.poll))
             await self._steadily(lambda: self.service.download(batch, part))
-            try:
+            with writing(part):
                 places = await asyncio.to_thread(batch.places_in, part, self.service)
-            except OSError as error:
-                raise unwritten(part, error) from error
             if not (lost := len(batch.record.keys) - len(places)):
                 break
         if lost and batch.record.ended == COMPLETED:
@@ -114,11 +112,9 @@ class BatchCollector:
                 lost,
                 len(batch.record.keys),
             )
-        try:
+        with writing(batch.results):
             await asyncio.to_thread(batch.keep_results, part, places)
             batch.requests.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritten(batch.results, error) from error
 
     async def discard(self, batch: Batch, *, attempts: int = 3) -> None:
         """Delete the provider's copies, which contain patient data. If it fails, a message says so, and the run continues.
@@ -194,12 +190,7 @@ class BatchCollector:
 
 
 def warn_of_lost_images(folder: Path, owned: Collection[Path | None]) -> None:
-    """Name the records of uploaded images that no model of this run owns, because its configuration changed: they are not deleted.
-
-    Args:
-        folder: folder of the batches.
-        owned: the records of this run's models.
-    """
+    """Name the records of uploaded images that no model of this run owns, because its configuration changed: they are not deleted."""
     for path in sorted(set(folder.glob(f"{IMAGES}/*.jsonl")) - set(owned)):
         try:
             owner = str(json.loads(path.read_text("utf-8").splitlines()[0])["owner"])

@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from chiron.client.call import Call, Reply
 from chiron.errors import DiskError, InputError
-from chiron.io import sync, unwritten, write_atomically
+from chiron.io import sync, write_atomically, writing
 
 FOLDER = "batches"
 """Folder next to the ledger."""
@@ -31,7 +31,6 @@ class BatchRecord:
     name: str
     """Unique; the provider stores it with the batch."""
     model: str
-    """Configured name of the model."""
     address: str
     """Address of the provider, or the folder of the files."""
     keys: list[str]
@@ -47,7 +46,6 @@ class BatchRecord:
     creating: bool = False
     """Whether the batch may have been created although its ID is unknown."""
     batch_id: str | None = None
-    """The provider's ID of the batch."""
     ended: str | None = None
     """How the batch ended, in the provider's word."""
     discarded: bool = False
@@ -69,7 +67,6 @@ class OpenBatch:
 
     @property
     def words(self) -> str:
-        """One line of text."""
         since = time.strftime("%Y-%m-%d %H:%M %z", time.localtime(self.created))
         ended = f", {self.ended}" if self.ended else ""
         return f"batch {self.name} of model '{self.model}': {self.calls:,} {'call' if self.calls == 1 else 'calls'}, since {since}{ended}"
@@ -90,7 +87,7 @@ class BatchStatus:
 
 
 class BatchService(Protocol):
-    """One provider's batches of requests to one model."""
+    """One provider's batches of requests to one model. Coroutines raise ``CallFailed`` if the provider does not answer or refuses."""
 
     address: str
     max_requests: int
@@ -108,7 +105,6 @@ class BatchService(Protocol):
     @property
     def image_record(self) -> Path | None:
         """The record of images that were uploaded on their own."""
-        ...
 
     def open(self, folder: Path, model: str) -> None:
         """Read what earlier processes have stored in the folder of the batches. ``model``: configured name.
@@ -116,15 +112,9 @@ class BatchService(Protocol):
         Raises:
             InputError: it cannot be read.
         """
-        ...
 
     async def discard_images(self) -> None:
-        """Delete the images that were uploaded on their own. Called once no batch needs them.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
-        ...
+        """Delete the images that were uploaded on their own. Called once no batch needs them."""
 
     async def request(self, call: Call) -> bytes:
         """Return the line of the call in the file of requests, without its end.
@@ -132,47 +122,24 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the request cannot be made.
         """
-        ...
 
     async def submit(self, batch: "Batch") -> None:
-        """Send the batch unless it was sent. Save the record after each step, so that this can be repeated after any interruption.
-
-        Raises:
-            CallFailed: one of its subclasses.
-        """
-        ...
+        """Send the batch unless it was sent. Save the record after each step, so that this can be repeated after any interruption."""
 
     async def poll(self, batch: "Batch") -> BatchStatus:
-        """Return the state of a batch that was sent.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
-        ...
+        """Return the state of a batch that was sent."""
 
     async def download(self, batch: "Batch", to: Path) -> None:
-        """Write the results of a batch that ended to a file, in any order.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
-        ...
+        """Write the results of a batch that ended to a file, in any order."""
 
     def command(self, batch: "Batch") -> str:
         """Return the shell command that the user has to run for this batch; empty if there is none."""
-        ...
 
     async def discard(self, batch: "Batch") -> None:
-        """Delete the provider's copies of requests and results.
-
-        Raises:
-            CallFailed: the provider does not answer.
-        """
-        ...
+        """Delete the provider's copies of requests and results."""
 
     def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
         """Return the key in a line of the results, and whether the line is an answer."""
-        ...
 
     def read(self, call: Call, result: bytes) -> Reply:
         """Parse one result.
@@ -180,7 +147,6 @@ class BatchService(Protocol):
         Raises:
             CallFailed: the call got no answer.
         """
-        ...
 
 
 class Batch:
@@ -198,11 +164,6 @@ class Batch:
         """Start of each call's line in the results, and whether it is an answer; ``None`` before the batch has ended."""
 
     def save(self) -> None:
-        """Write the record.
-
-        Raises:
-            DiskError: it cannot be written.
-        """
         write_atomically(self.folder / f"{self.record.name}.json", [json.dumps(asdict(self.record)) + "\n"])
 
     @property
@@ -260,7 +221,6 @@ class Batch:
             raise InputError(f"{self.results} cannot be read ({error.strerror}): restore it, and run the same command again") from error
 
     def remove(self) -> None:
-        """Delete the files."""
         # The record is last: without it, the others are deleted at the next start.
         for path in (self.requests, self.results, self.folder / f"{self.record.name}.json"):
             path.unlink(missing_ok=True)
@@ -291,36 +251,23 @@ def _decoded(line: bytes) -> object:
 
 
 class RequestFile:
-    """The file of requests of a new batch, while it is written."""
+    """The file of requests of a new batch, while it is written. Methods raise ``DiskError`` if that fails."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Create the file, readable by its owner only.
-
-        Raises:
-            DiskError: it cannot be written.
-        """
+        """Create the file, readable by its owner only."""
         self.folder, self.name = folder, name
         self.keys: list[str] = []
         self.size = 0
         self._kept = False
         self._path = folder / f"{name}.requests.jsonl"
-        try:
+        with writing(self._path):
             folder.mkdir(mode=0o700, exist_ok=True)
             self._path.touch(mode=0o600)
             self._file = self._path.open("ab")
-        except OSError as error:
-            raise unwritten(self._path, error) from error
 
     def add(self, key: str, line: bytes) -> None:
-        """Add a request.
-
-        Raises:
-            DiskError: it cannot be written.
-        """
-        try:
+        with writing(self._path):
             self._file.write(line + b"\n")
-        except OSError as error:
-            raise unwritten(self._path, error) from error
         self.keys.append(key)
         self.size += len(line) + 1
 
@@ -335,15 +282,9 @@ class RequestFile:
             self._path.unlink(missing_ok=True)
 
     def close(self, model: str, address: str) -> Batch:
-        """Close the file and write the record of the batch.
-
-        Raises:
-            DiskError: they cannot be written.
-        """
-        try:
+        """Close the file and write the record of the batch."""
+        with writing(self._path):
             self._file.close()
-        except OSError as error:
-            raise unwritten(self._path, error) from error
         batch = Batch(self.folder, BatchRecord(self.name, model, address, self.keys, time.time()))
         batch.save()
         self._kept = True
@@ -385,16 +326,12 @@ def open_batches(folder: Path) -> list[Batch]:
 
 
 def _read_record(path: Path) -> BatchRecord:
-    record: BatchRecord | None
+    damaged = InputError(f"{path} is damaged: restore it, or move it away; its calls are then sent and paid for again")
     try:
         record = BatchRecord(**json.loads(path.read_text("utf-8")))
-        sound = path.name == f"{record.name}.json" and _is_text([record.model, record.address, *record.keys])
-    except (OSError, ValueError, TypeError, RecursionError):
-        sound, record = False, None
-    if record is None or not sound:
-        raise InputError(f"{path} is damaged: restore it, or move it away; its calls are then sent and paid for again")
+        is_text = all(isinstance(value, str) for value in (record.model, record.address, *record.keys))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise damaged from error
+    if path.name != f"{record.name}.json" or not is_text or not isinstance(record.created, int | float):
+        raise damaged
     return record
-
-
-def _is_text(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)

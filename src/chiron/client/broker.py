@@ -59,7 +59,6 @@ class Broker:
             limit: the budget in USD; ``None`` without one.
             spent: USD booked in the run's ledger.
             workers: number of processes that hold leases at the same time.
-            file: the file to create.
             shared: other processes, also on other machines, will join it.
         """
         self._file, self._descriptor = file.resolve(), -1
@@ -105,7 +104,6 @@ class Broker:
             raise
 
     def disconnect(self) -> None:
-        """Close the connection to the file."""
         self._db.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)  # after SQLite: closing a file releases all locks of this process on it
@@ -267,10 +265,12 @@ class OpenLease:
 
 
 def open_leases(file: Path) -> list[OpenLease]:
-    """Read the leases that a process left."""
+    """Read the leases that a process left. It may have been killed before it created their table."""
     if not file.is_file():
         return []
     with closing(sqlite3.connect(file)) as db:
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'leases'").fetchone() is None:
+            return []
         db.row_factory = sqlite3.Row
         rows = [dict(row) for row in db.execute("SELECT * FROM leases")]
     return [OpenLease(str(row["holder"]), float(row["usd"]), bool(row.get("lost"))) for row in rows]

@@ -49,8 +49,6 @@ _SPELLINGS = {
 _KINDS = {spelling: kind for kind, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 _PREFIX = re.compile(r"^(?:finish_?reason|stop_?reason)[._](?=.)")
 
-LENGTH = "length"
-"""Stored word for every reply that was cut off."""
 _THINKING = ": only thinking"
 """Suffix of the stored word of a reply that has thinking but no text."""
 CUT_OFF_SQL = "', '".join(w for word in _SPELLINGS[Finish.CUT_OFF].split() for w in (word, word + _THINKING))
@@ -65,13 +63,8 @@ def sort_finish(reason: str) -> Finish:
 
 def stored_finish(reason: str, *, only_thinking: bool) -> str:
     """Return the word to store with a reply: the provider's own, except that all cut-off replies get the same one."""
-    word = LENGTH if sort_finish(reason) is Finish.CUT_OFF else reason
+    word = "length" if sort_finish(reason) is Finish.CUT_OFF else reason
     return word + _THINKING if only_thinking else word
-
-
-def is_only_thinking(stored: str) -> bool:
-    """Return whether a stored word marks a reply that has thinking but no text."""
-    return stored.endswith(_THINKING)
 
 
 def finish_note(stored: str) -> str | None:
@@ -86,61 +79,57 @@ def finish_note(stored: str) -> str | None:
 class Cure:
     """Advice for one kind of rejection."""
 
-    words: re.Pattern[str]
-    """Pattern to find in the server's message."""
+    words: str
+    """Regular expression that finds it in the server's message, in any case."""
     advice: str
     every_call: bool = False
     """Whether the configuration is at fault, so that every call is rejected."""
 
 
-def _cure(words: str, advice: str, *, every_call: bool = False) -> Cure:
-    return Cure(re.compile(words, re.IGNORECASE), advice, every_call)
-
-
 _CURES = (
-    _cure(
+    Cure(
         r"api[ _-]?key.{0,40}(?:not valid|invalid|incorrect|expired|missing|not found|required)"
         r"|(?:invalid|incorrect|expired|missing|no) api[ _-]?key|API_KEY_INVALID|invalid_api_key",
         "check api_key_env and the variable that it names",
         every_call=True,
     ),
-    _cure(
+    Cure(
         r"system (?:role|messages?|prompts?|instructions?|turn).{0,40}(?:(?:not|n.t) (?:support|allow|permit|accept|enabled)|unsupported)"
         r"|unsupported.{0,20}system|roles must alternate|unknown role:? .?system|developer instruction is not enabled"
         r"|(?:only|must).{0,20}user (?:and|or|/) ?(?:assistant|model)",
         "set 'system_role: user' on the model, so that the system text is put before the first user turn",
         every_call=True,
     ),
-    _cure(
+    Cure(
         r"max_completion_tokens",
         "set 'max_tokens_field: max_completion_tokens' on the model",
         every_call=True,
     ),
-    _cure(
+    Cure(
         r"temperature.{0,80}(?:not supported|unsupported|does ?n.t support|does not support|only the default|deprecated|not allowed)"
         r"|(?:not support|unsupported)[^.]{0,60}temperature",
         "set 'temperature: false' on the model",
         every_call=True,
     ),
-    _cure(
+    Cure(
         r"at most \d+ image|too many images|limit.mm.per.prompt"
         r"|multiple images.{0,30}(?:not|un)|\b(?:only|one|single) (?:one |single )?image",
         "the server takes fewer images a call: start it with a higher limit (vLLM: --limit-mm-per-prompt), or choose another model",
     ),
-    _cure(
+    Cure(
         r"not (?:a )?(?:multi-?modal|vision)|image.{0,40}(?:not supported|not support|unsupported|not enabled)"
         r"|(?:not support|unsupported|cannot (?:read|process|take))[^.]{0,40}(?:image|multi-?modal|vision)"
         r"|mmproj|unknown variant .?image_url",
         "the model takes no images: choose one that does (llama.cpp: start it with --mmproj)",
     ),
-    _cure(
+    Cure(
         r"context.{0,20}(?:length|size|window|limit)|maximum.{0,20}length|context_length_exceeded|too many tokens"
         r"|(?:prompt|input).{0,20}too long"
         r"|exceed.{0,40}(?:context|tokens)|\bn_ctx\b|the context has",
         "the request is longer than the model's context: lower max_tokens or image_side, or serve the model with a longer context",
     ),
-    _cure(r"(?:image|payload|body|entity).{0,30}too (?:large|big)|request too large", "the request is too large: lower image_side"),
-    _cure(
+    Cure(r"(?:image|payload|body|entity).{0,30}too (?:large|big)|request too large", "the request is too large: lower image_side"),
+    Cure(
         r"model.{0,60}(?:not found|does not exist|not exist|unknown|not available|no such)|no such model|model_not_found",
         "check 'model': the server does not know this name",
         every_call=True,
@@ -157,7 +146,7 @@ MORE_SPACE = "raise max_tokens (search.max_tokens, or the model's own), or have 
 
 def cure_for(words: str) -> Cure | None:
     """Return the advice that matches a server's message, if any."""
-    return next((cure for cure in _CURES if cure.words.search(words)), None)
+    return next((cure for cure in _CURES if re.search(cure.words, words, re.IGNORECASE)), None)
 
 
 def is_flagged(words: str) -> bool:
@@ -174,8 +163,6 @@ Role = str
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A text part of a message."""
-
     text: str
 
 
@@ -300,7 +287,7 @@ class Reply:
     @property
     def only_thinking(self) -> bool:
         """Whether the reply has thinking but no text."""
-        return is_only_thinking(self.finish)
+        return self.finish.endswith(_THINKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +301,6 @@ class RoleModel:
     max_tokens: int
 
     def call(self, role: Role, messages: tuple[Message, ...], temperature: float, sample_index: int = 0) -> Call:
-        """Create a call to this model."""
         return Call(role, self.name, self.identity, messages, temperature, self.max_tokens, sample_index)
 
 
@@ -328,7 +314,6 @@ class Ask(Protocol):
             CallFailed: the call got no answer; the evaluation is missing, not wrong.
             RunStopped: the run cannot continue.
         """
-        ...
 
 
 class Provider(Protocol):
@@ -343,8 +328,6 @@ class Provider(Protocol):
         Raises:
             CallFailed: one of its subclasses.
         """
-        ...
 
     async def close(self) -> None:
         """Close all connections."""
-        ...

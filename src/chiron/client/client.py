@@ -171,11 +171,9 @@ class ModelClient:
                 queue.halt(reason)
 
     def stop(self) -> None:
-        """Halt the run at the user's request."""
         self.halt(UserStopped("stopped"))
 
     async def drain(self) -> None:
-        """Wait for the calls in flight."""
         while self._pending:
             await asyncio.wait(list(self._pending.values()))
 

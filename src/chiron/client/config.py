@@ -264,7 +264,6 @@ class OpenAIModel(ProviderConfig):
         return Price(input=factor * self.price.input, output=factor * self.price.output)
 
     def lacks_price(self) -> bool:
-        """Return whether ``price`` is missing."""
         return self.price is None
 
     @model_validator(mode="after")
@@ -293,7 +292,6 @@ class OpenAIModel(ProviderConfig):
         return self
 
     def with_paths_from(self, folder: Path) -> Self:
-        """Resolve the folders of batch files and images."""
         if not isinstance(self.batch, BatchSettings):
             return self
         files, images = self.batch.files, self.batch.images
@@ -371,7 +369,6 @@ class LocalModel(ProviderConfig):
     """``auto``: bf16 on a GPU, fp32 elsewhere."""
 
     def with_paths_from(self, folder: Path) -> Self:
-        """Resolve ``path``."""
         try:
             return self.model_copy(update={"path": str(prompt_file(self.path, folder))})
         except InputError as error:

@@ -1,6 +1,6 @@
 """Checks of addresses, headers and names of variables: they are valid, and contain no secret.
 
-No message repeats a value that could be a secret.
+A check raises ``ValueError`` with the reason and the fix. No message repeats a value that could be a secret.
 """
 
 import ipaddress
@@ -24,11 +24,7 @@ _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}")
 
 
 def check_base_url(url: str) -> None:
-    """Check that ``url`` can be the base URL of an endpoint.
-
-    Raises:
-        ValueError: it cannot; the message gives the reason.
-    """
+    """Check that ``url`` can be the base URL of an endpoint."""
     if any(c.isspace() or not c.isprintable() for c in url):
         raise ValueError("base_url contains a space or an invisible character: type it again")
     if _has_user(url):
@@ -48,11 +44,7 @@ def check_base_url(url: str) -> None:
 
 
 def check_images_url(url: str) -> None:
-    """Check that ``url`` can be the address of a folder of images, below which requests name them.
-
-    Raises:
-        ValueError: it cannot; the message gives the reason.
-    """
+    """Check that ``url`` can be the address of a folder of images, below which requests name them."""
     if _has_user(url):
         raise ValueError("url contains a user or password, which every request would contain: publish the folder without them")
     if not re.fullmatch(r"(?:https?|file)://[^\s?#\"\\]+", url):
@@ -60,11 +52,7 @@ def check_images_url(url: str) -> None:
 
 
 def check_batch_parameters(parameters: Mapping[str, Any]) -> None:
-    """Check that ``batch.parameters`` overrides nothing that chiron sets. Google reads names with and without underscores.
-
-    Raises:
-        ValueError: it does; the message gives the name.
-    """
+    """Check that ``batch.parameters`` overrides nothing that chiron sets. Google reads names with and without underscores."""
     for name, value in parameters.items():
         plain = _plain(name)
         if plain in _SET:
@@ -96,11 +84,7 @@ def endpoint_url(base_url: str, path: str) -> str:
 
 
 def _check_query(url: str) -> None:
-    """Check that a URL has no query, or one whose names and values do not look like a secret.
-
-    Raises:
-        ValueError: it may contain a secret; the message gives the fix without repeating a value.
-    """
+    """Check that a URL has no query, or one whose names and values do not look like a secret."""
     if "#" in url:
         raise ValueError("base_url contains a fragment (#...): remove it; a key belongs in the environment variable that api_key_env names")
     query = url.partition("?")[2]
@@ -114,11 +98,7 @@ def _check_query(url: str) -> None:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Check that these headers can be sent and do not contain secrets.
-
-    Raises:
-        ValueError: a header is invalid; the message names it.
-    """
+    """Check that these headers can be sent and do not contain secrets."""
     for name, value in headers.items():
         check_header_name(name, "header")
         if _SECRET.search(name):
@@ -131,11 +111,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def check_variable(name: str, what: str) -> None:
-    """Check that this is the name of an environment variable, not the key itself. The value is never shown.
-
-    Raises:
-        ValueError: it is not a variable name, or it looks like a key.
-    """
+    """Check that this is the name of an environment variable, not the key itself. The value is never shown."""
     if not _VARIABLE.fullmatch(name) or any(_looks_random(part) for part in name.split("_")):
         raise ValueError(
             f"{what} must be the name of an environment variable, such as OPENAI_API_KEY, and this looks like a key: put the key into a"
@@ -150,11 +126,7 @@ def _looks_random(part: str) -> bool:
 
 
 def check_header_name(name: str, what: str) -> None:
-    """Check that a header can have this name.
-
-    Raises:
-        ValueError: it cannot, or chiron sets that header itself.
-    """
+    """Check that a header can have this name."""
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError(f"{what} {name[:100]!r} is not a valid header name: use letters, digits and hyphens")
     if name.lower() in _OURS:

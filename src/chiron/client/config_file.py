@@ -22,7 +22,7 @@ _MOST_FAULTS = 20
 
 
 class ConfigFile(Strict):
-    """Content of every configuration file. Each command's own class adds its section."""
+    """Content of every configuration file. Each command's own class adds its section. Checks raise ``ValueError``, for validators."""
 
     models: dict[str, ModelConfig]
 
@@ -39,22 +39,14 @@ class ConfigFile(Strict):
         return self
 
     def need_known(self, named: list[tuple[str, str]]) -> None:
-        """Check that every model in (place, model name) pairs is defined under ``models``.
-
-        Raises:
-            ValueError: a model is not defined; for use in validators.
-        """
+        """Check that every model in (place, model name) pairs is defined under ``models``."""
         unknown = [(place, name) for place, name in named if name not in self.models]
         if unknown:
             faults = [f"{place} names '{name}', which is not defined under models{nearest(name, self.models)}" for place, name in unknown]
             raise ValueError("; ".join(faults))
 
     def need_prices(self, models: Mapping[str, ProviderConfig]) -> None:
-        """Check that every one of these models has a price, as a budget requires.
-
-        Raises:
-            ValueError: a model has no price; for use in validators.
-        """
+        """Check that every one of these models has a price, as a budget requires."""
         for name, model in models.items():
             if model.lacks_price():
                 raise ValueError(
@@ -161,13 +153,7 @@ def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def explain(schema: type[Strict], error: ValidationError, origin: Path) -> str:
-    """Describe every fault of a file, in one line. The text follows the file's name.
-
-    Args:
-        schema: the class that rejected the content.
-        error: its error.
-        origin: the file, which is read again for the line and column of each fault.
-    """
+    """Describe every fault of a file, in one line that follows its name. Reads it again for the line and column of each fault."""
     faults = error.errors(include_url=False)
     unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}

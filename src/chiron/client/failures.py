@@ -37,14 +37,13 @@ class CallFailed(ChironError):
     """HTTP status of the answer, if that is why the call failed."""
 
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
-        """Keep the message, its public part, and whether the provider may bill the attempt."""
         super().__init__(one_line(message, 1000))
         self.public = one_line(public if public is not None else message, 600)
         self.maybe_billed = maybe_billed
 
     def to_record(self) -> dict[str, Any]:
         """Convert to a JSON object without words of the prompt; see :func:`failure_of`."""
-        kind = next(base.__name__ for base in type(self).__mro__ if base.__name__ in _kinds())
+        kind = next(base.__name__ for base in type(self).__mro__ if base.__name__ in _KINDS)
         return {"kind": kind, "public": self.public, "misconfigured": getattr(self, "misconfigured", False)}
 
 
@@ -80,13 +79,12 @@ class Flagged(CallerFault):
     """A content filter rejected the input of this call before any model read it."""
 
 
-def _kinds() -> dict[str, type[CallFailed]]:
-    return {kind.__name__: kind for kind in (CallFailed, RateLimited, Transient, CallerFault, Flagged)}
+_KINDS = {kind.__name__: kind for kind in (CallFailed, RateLimited, Transient, CallerFault, Flagged)}
 
 
 def failure_of(record: Mapping[str, Any]) -> CallFailed:
     """Return the failure of a call that another process sent, from :meth:`CallFailed.to_record`."""
-    failure = _kinds()[record["kind"]](record["public"], public=record["public"])
+    failure = _KINDS[record["kind"]](record["public"], public=record["public"])
     if isinstance(failure, CallerFault):
         failure.misconfigured = record["misconfigured"]
     return failure
@@ -143,13 +141,9 @@ _OUR_WORDS = frozenset(
 def redactor(key: str | None) -> Callable[[str], str]:
     """Return a function that removes ``key`` from a text: plain, escaped in JSON (also nested JSON), in a URL, or in HTML."""
     if not key:
-        return _unchanged
+        return lambda text: text
     pattern = re.compile("".join(_spellings(c) for c in key))
-
-    def redact(text: str) -> str:
-        return pattern.sub(_MARK, text)
-
-    return redact
+    return lambda text: pattern.sub(_MARK, text)
 
 
 def without_prompt(words: str, prompt: str) -> str:
@@ -234,10 +228,6 @@ def _spellings(character: str) -> str:
     return f"(?:{'|'.join(ways)})"
 
 
-def _unchanged(text: str) -> str:
-    return text
-
-
 FEWEST = 3
 """Failed calls before a failure rate is reported."""
 SMALLEST = 0.05
@@ -302,7 +292,6 @@ class Missing:
         return Missing(self.candidates + other.candidates, self.evaluations + other.evaluations)
 
     def to_json(self) -> dict[str, int]:
-        """Return the counts as stored in a result."""
         return {"candidates": self.candidates, "evaluations": self.evaluations}
 
     @classmethod
@@ -328,14 +317,12 @@ class UnitAsk:
     """An ``ask`` for one unit (a case, a row, an item)."""
 
     def __init__(self, ask: Callable[[Call], Awaitable[Reply]]) -> None:
-        """``ask``: answers a call, or raises."""
         self._ask = ask
         self._failed = self._refused = 0
         self.waiting = 0
         """Calls without an answer yet."""
 
     async def __call__(self, call: Call) -> Reply:
-        """Return the reply. See :class:`~chiron.client.call.Ask`."""
         self.waiting += 1
         try:
             return await self._ask(call)

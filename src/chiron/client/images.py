@@ -5,7 +5,7 @@ import hashlib
 import io
 import struct
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,16 +44,6 @@ _PNG_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """A PNG with an orientation contains at least one of these."""
 
 
-@dataclass
-class _Held:
-    """An image that cases in progress need."""
-
-    count: int
-    """Number of cases that hold it."""
-    url: bytes | None
-    """``None`` if there was no room; the image is then encoded on request."""
-
-
 @dataclass(frozen=True, slots=True)
 class _CheckedFile:
     """A file that was checked for damage."""
@@ -72,30 +62,22 @@ class _CheckedFile:
 class PictureStore:
     """Locate images by hash, and keep them encoded while a case is in progress.
 
-    One case requests an image about ninety times.
+    One case requests an image about ninety times. Methods raise ``CallerFault`` if a file was not added, is missing or changed, or is no
+    longer readable.
     """
 
     def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES, checked_bytes: int = CHECKED_BYTES) -> None:
-        """Set the limits in bytes.
-
-        Args:
-            held_bytes: encoded images that are held.
-            cache_bytes: all other encoded images.
-            checked_bytes: files that were checked and not sent yet.
-        """
+        """Set the limits in bytes: of encoded images that are held, of all other encoded ones, and of checked files not sent yet."""
         self._paths: dict[str, Path] = {}
-        self._held: dict[ImagePart, _Held] = {}
+        self._holders: Counter[ImagePart] = Counter()
+        self._held: dict[ImagePart, bytes] = {}
+        """Encoded images of the cases in progress, as far as there is room; the others are encoded on request."""
         self._held_now, self._held_bytes = 0, held_bytes
         self._cache: OrderedDict[ImagePart, bytes] = OrderedDict()
         self._cached, self._cache_bytes = 0, cache_bytes
         self._checked: OrderedDict[str, _CheckedFile] = OrderedDict()
         self._checked_now, self._checked_bytes = 0, checked_bytes
         self._lock = Lock()
-
-    @property
-    def bytes_in_memory(self) -> int:
-        """Memory used by encoded images, and by checked files that are not encoded yet."""
-        return self._held_now + self._cached + self._checked_now
 
     def add(self, sha256: str, path: Path) -> None:
         """Register the path of an image."""
@@ -104,10 +86,7 @@ class PictureStore:
     def keep(self, sha256: str, data: bytes, image: Image.Image) -> None:
         """Keep a file that was just checked until its call is sent, so that it is read once. The oldest files make room for new ones.
 
-        Args:
-            sha256: SHA-256 (hex) of ``data``.
-            data: bytes of the file.
-            image: the opened file; its pixels need not be decoded.
+        ``image``: the opened file; its pixels need not be decoded.
         """
         checked = _CheckedFile(data, _sent_unchanged(image, _noted(image, data)), max(image.size))
         with self._lock:
@@ -126,9 +105,6 @@ class PictureStore:
         """Encode images now and keep them until :meth:`release`. Call it in a worker thread, not in the event loop.
 
         If one image cannot be read, none is held.
-
-        Raises:
-            CallerFault: a file is missing, changed, or no longer readable.
         """
         for number, picture in enumerate(pictures):
             try:
@@ -139,18 +115,16 @@ class PictureStore:
 
     def _hold(self, picture: ImagePart) -> None:
         with self._lock:
-            held = self._held.get(picture)
-            if held is not None:
-                held.count += 1
+            if picture in self._holders:
+                self._holders[picture] += 1
                 return
         url = self._encode(picture)
         with self._lock:
-            held = self._held.setdefault(picture, _Held(0, None))
-            held.count += 1
-            if held.url is not None:
+            self._holders[picture] += 1
+            if picture in self._held:
                 return
             if self._held_now + len(url) <= self._held_bytes:
-                held.url = url
+                self._held[picture] = url
                 self._held_now += len(url)
             else:
                 self._remember(picture, url)
@@ -159,20 +133,15 @@ class PictureStore:
         """Release images kept by :meth:`hold`."""
         with self._lock:
             for picture in pictures:
-                held = self._held.get(picture)
-                if held is None:
+                if picture not in self._holders:
                     continue
-                held.count -= 1
-                if held.count == 0:
-                    del self._held[picture]
-                    self._held_now -= len(held.url or b"")
+                self._holders[picture] -= 1
+                if not self._holders[picture]:
+                    del self._holders[picture]
+                    self._held_now -= len(self._held.pop(picture, b""))
 
     def path(self, sha256: str) -> Path:
-        """Return the path of an image.
-
-        Raises:
-            CallerFault: the image was not added.
-        """
+        """Return the path of an image."""
         try:
             return self._paths[sha256]
         except KeyError:
@@ -181,9 +150,8 @@ class PictureStore:
     def ready(self, picture: ImagePart) -> bytes | None:
         """Return the image as an ASCII ``data:`` URL if it is held, cached, or a small file that was just checked."""
         with self._lock:
-            held = self._held.get(picture)
-            if held is not None and held.url is not None:
-                return held.url
+            if picture in self._held:
+                return self._held[picture]
             if picture in self._cache:
                 self._cache.move_to_end(picture)
                 return self._cache[picture]
@@ -194,11 +162,7 @@ class PictureStore:
             return url
 
     def data_url(self, picture: ImagePart) -> bytes:
-        """Return the image as an ASCII ``data:`` URL. Call it in a worker thread, not in the event loop.
-
-        Raises:
-            CallerFault: the file is missing, changed, or no longer readable.
-        """
+        """Return the image as an ASCII ``data:`` URL. Call it in a worker thread, not in the event loop."""
         if (ready := self.ready(picture)) is not None:
             return ready
         url = self._encode(picture)
@@ -216,11 +180,7 @@ class PictureStore:
             return checked.url(picture.max_side) or _encoded(checked.data, picture.max_side)
 
     def image(self, picture: ImagePart) -> Image.Image:
-        """Decode an image: upright, eight bits per channel, no side longer than the picture's ``max_side``. The result is not cached.
-
-        Raises:
-            CallerFault: the file is missing, changed, or no longer readable.
-        """
+        """Decode an image: upright, eight bits per channel, no side longer than the picture's ``max_side``. The result is not cached."""
         path = self.path(picture.sha256)
         with _reading(path):
             data = _unchanged(path, picture.sha256)
@@ -257,7 +217,7 @@ def _encoded(data: bytes, max_side: int) -> bytes:
         plain = _shown(image, max_side)
         out = io.BytesIO()
         target = "JPEG" if image.format == "JPEG" else "PNG"
-        plain.save(out, target, quality=92) if target == "JPEG" else plain.save(out, target)
+        plain.save(out, target, quality=92)  # PNG ignores it
         return _url(out.getvalue(), _MEDIA[target])
 
 

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from chiron.client.attempts import Budget, budget_spent
 from chiron.client.broker import Broker
@@ -21,23 +22,32 @@ _SILENCE = 600.0
 """Seconds without a sign of life from any other holder after which a process no longer waits for their money."""
 
 
-class Leases(Protocol):
+class Leases(ABC):
     """A holder's connection to the broker."""
+
+    @abstractmethod
+    async def _ask(self, method: str, *values: Any) -> Any:
+        """Call a method of the broker for this holder.
+
+        Raises:
+            RunStopped: the broker does not answer.
+        """
 
     async def lease(self, amount: float) -> float:
         """See :meth:`Broker.lease`."""
-        ...
+        return float(await self._ask("lease", amount))
 
     async def give_back(self, spent: float) -> bool:
         """See :meth:`Broker.give_back`."""
-        ...
+        return bool(await self._ask("give_back", spent))
 
     async def pace(self, own: Mapping[str, Pace]) -> Mapping[tuple[str, str], Pace]:
         """See :meth:`Broker.pace`."""
-        ...
+        found: Mapping[tuple[str, str], Pace] = await self._ask("pace", own)
+        return found
 
 
-class FileLeases:
+class FileLeases(Leases):
     """A holder's connection to a broker's file on a shared folder."""
 
     def __init__(self, file: Path, holder: str, *, silence: float = _SILENCE) -> None:
@@ -48,30 +58,20 @@ class FileLeases:
         self._broker: Broker | None = None
         self._thread = ThreadPoolExecutor(1)  # waiting for the file must not block the event loop
 
-    async def lease(self, amount: float) -> float:
-        """See :meth:`Broker.lease`."""
-        return float(await self._ask("lease", amount))
-
     async def give_back(self, spent: float) -> bool:
         """See :meth:`Broker.give_back`. Holders that were killed do not keep this one waiting for ever."""
-        if not await self._ask("give_back", spent):
+        if not await super().give_back(spent):
             return False
         beats = await self._ask("beats")
         if beats != self._beats:
             self._beats, self._since = beats, time.monotonic()
         return time.monotonic() - self._since < self._silence
 
-    async def pace(self, own: Mapping[str, Pace]) -> Mapping[tuple[str, str], Pace]:
-        """See :meth:`Broker.pace`."""
-        found: Mapping[tuple[str, str], Pace] = await self._ask("pace", own)
-        return found
-
     async def end(self, spent: float) -> None:
         """See :meth:`Broker.end`."""
         await self._ask("end", spent)
 
     def close(self) -> None:
-        """Close the connection to the file."""
         self._thread.shutdown()
         if self._broker is not None:
             self._broker.disconnect()

@@ -25,8 +25,8 @@ MAX_RECORD = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class StoredResult:
-    """The result of one case, as recorded by the run."""
+class ResultHead:
+    """A result without its record."""
 
     case_id: str
     position: int
@@ -36,29 +36,22 @@ class StoredResult:
     outcome: str
     retained: bool
     mics_score: float | None
-    record: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ResultHead:
-    """A result without its record."""
+class StoredResult(ResultHead):
+    """The result of one case, as recorded by the run."""
 
-    position: int
-    fingerprint: str
-    outcome: str
-    retained: bool
-    mics_score: float | None
+    record: dict[str, Any]
+
+
+_HEAD = "case_id, position, fingerprint, outcome, retained, mics_score"
+_SELECT_RESULTS = f"SELECT {_HEAD}, record FROM results"  # noqa: S608 - constant column names
 
 
 class Results(Store):
-    """Results of cases."""
-
     def put_result(self, result: StoredResult) -> None:
-        """Store the result of a case, replacing an earlier one.
-
-        Raises:
-            DiskError: writing failed.
-        """
+        """Store the result of a case, replacing an earlier one."""
         row = (
             result.case_id, result.position, result.fingerprint, result.outcome, int(result.retained), result.mics_score,
             _pack(result.record),
@@ -67,10 +60,9 @@ class Results(Store):
 
     def result_heads(self) -> dict[str, ResultHead]:
         """Return every result without its record, by case ID."""
-        rows = self._read("SELECT case_id, position, fingerprint, outcome, retained, mics_score FROM results")
         heads = {}
-        for case_id, position, fingerprint, outcome, retained, score in rows:
-            heads[case_id] = ResultHead(position, fingerprint, outcome, bool(retained), score)
+        for case_id, position, fingerprint, outcome, retained, score in self._read(f"SELECT {_HEAD} FROM results"):  # noqa: S608 - as above
+            heads[case_id] = ResultHead(case_id, position, fingerprint, outcome, bool(retained), score)
         return heads
 
     def move_result(self, case_id: str, position: int) -> None:
@@ -83,22 +75,16 @@ class Results(Store):
 
     def results(self, *, retained: bool | None = None) -> Iterator[StoredResult]:
         """Yield results in the order of the case file; ``retained`` selects only retained or only other ones."""
-        query = (
-            "SELECT case_id, position, fingerprint, outcome, retained, mics_score, record FROM results"
-            " WHERE ?1 IS NULL OR retained = ?1 ORDER BY position, case_id"
-        )
-        for row in self._read(query, (None if retained is None else int(retained),)):
-            case_id, position, fingerprint, outcome, kept, score, record = row
-            yield StoredResult(case_id, position, fingerprint, outcome, bool(kept), score, self._unpack(case_id, record))
+        query = f"{_SELECT_RESULTS} WHERE ?1 IS NULL OR retained = ?1 ORDER BY position, case_id"
+        yield from map(self._stored, self._read(query, (None if retained is None else int(retained),)))
 
     def result(self, case_id: str) -> StoredResult | None:
-        """Return the result of one case, or ``None``."""
-        query = "SELECT case_id, position, fingerprint, outcome, retained, mics_score, record FROM results WHERE case_id = ?"
-        row = self._read_one(query, (case_id,))
-        if row is None:
-            return None
-        name, position, fingerprint, outcome, kept, score, record = row
-        return StoredResult(name, position, fingerprint, outcome, bool(kept), score, self._unpack(name, record))
+        row = self._read_one(f"{_SELECT_RESULTS} WHERE case_id = ?", (case_id,))
+        return None if row is None else self._stored(row)
+
+    def _stored(self, row: tuple[Any, ...]) -> StoredResult:
+        case_id, position, fingerprint, outcome, retained, score, record = row
+        return StoredResult(case_id, position, fingerprint, outcome, bool(retained), score, self._unpack(case_id, record))
 
     def outcomes(self) -> dict[tuple[str, bool], int]:
         """Count the cases by (outcome, retained)."""
@@ -135,13 +121,11 @@ def _pack(value: object) -> bytes:
 
 __all__ = ["FailureReason", "Ledger", "ResultHead", "Spending", "StoredResult"]
 
-_COLUMNS = (
-    "key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts, served_by, raw, answered_at"
-)
-_PUT = f"INSERT OR IGNORE INTO calls ({_COLUMNS}, checksum) VALUES ({','.join('?' * 15)})"  # noqa: S608 - constant column names
-_TAKE_OVER = f"INSERT OR IGNORE INTO calls ({_COLUMNS}, checksum, copied) VALUES ({','.join('?' * 15)}, 1)"  # noqa: S608 - as above
-_REPLY = "text, finish, prompt_tokens, completion_tokens, served_by, seconds, attempts, cost_usd"
-"""Columns that :meth:`Ledger.get` returns."""
+REPLY = "text, finish, prompt_tokens, completion_tokens, served_by, seconds, attempts, cost_usd"
+"""Columns of a parsed reply, which its checksum covers in this order."""
+COLUMNS = f"key, role, model, identity, {REPLY}, raw, answered_at"
+_PUT = f"INSERT OR IGNORE INTO calls ({COLUMNS}, checksum) VALUES ({','.join('?' * 15)})"  # noqa: S608 - constant column names
+_TAKE_OVER = f"INSERT OR IGNORE INTO calls ({COLUMNS}, checksum, copied) VALUES ({','.join('?' * 15)}, 1)"  # noqa: S608 - as above
 _HALF = 8
 """Bytes of the checksum of the parsed reply. The raw response has its own checksum of the same size, because it is read separately."""
 
@@ -150,12 +134,11 @@ class Ledger(Results, Accounts):
     """An open ledger. One process writes; others may read at the same time."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Wrap an open connection."""
         super().__init__(connection, path)
         with explained(path):
             # Ledgers of older versions have no checksum column if they are opened read-only.
             self.checksum_column = "checksum" if "checksum" in columns(connection) else "NULL"
-        self._get = f"SELECT {self.checksum_column}, {_REPLY} FROM calls WHERE key = ?"  # noqa: S608 - constant column names
+        self._get = f"SELECT {self.checksum_column}, {REPLY} FROM calls WHERE key = ?"  # noqa: S608 - constant column names
 
     @classmethod
     def open(cls, path: Path, *, begun: bool = False) -> Self:
@@ -163,7 +146,7 @@ class Ledger(Results, Accounts):
 
         Args:
             path: the file; ``-wal`` and ``-shm`` files next to it belong to it.
-            begun: whether the run has started, so that an empty file is an error.
+            begun: whether the run has started, so that an emptied file is rejected instead of being initialized again.
 
         Raises:
             InputError: the file cannot be opened, is not a ledger, or was emptied.
@@ -191,11 +174,7 @@ class Ledger(Results, Accounts):
         self.close()
 
     def get(self, key: str) -> Reply | None:
-        """Return the reply stored under ``key``, or ``None``.
-
-        Raises:
-            InputError: the ledger is damaged.
-        """
+        """Return the reply stored under ``key``, or ``None``."""
         row = self._read_one(self._get, (bytes.fromhex(key),))
         if row is None:
             return None
@@ -210,19 +189,13 @@ class Ledger(Results, Accounts):
         """Store a reply. If the key exists, its first reply is kept.
 
         ``attempt`` (from :meth:`begin_attempt`): its reservation is released in the same transaction.
-
-        Raises:
-            DiskError: writing failed.
         """
         values = (
             reply.text, reply.finish, reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.served_by, _real(reply.seconds),
             reply.attempts, _real(reply.cost_usd),
         )  # fmt: skip
-        row = (
-            bytes.fromhex(call.key), call.role, call.model, call.identity, reply.text, reply.finish,
-            reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.cost_usd, reply.seconds, reply.attempts,
-            reply.served_by, reply.raw, time.time(), _checksum(call.key, values) + _checksum(call.key, (reply.raw,)),
-        )  # fmt: skip
+        checksum = _checksum(call.key, values) + _checksum(call.key, (reply.raw,))
+        row = (bytes.fromhex(call.key), call.role, call.model, call.identity, *values, reply.raw, time.time(), checksum)
         if attempt is None:
             self._write(_PUT, row)
             return
@@ -231,11 +204,7 @@ class Ledger(Results, Accounts):
             self.end_attempt(attempt)
 
     def raw(self, key: str) -> str | None:
-        """Return the endpoint's response under ``key``, unchanged.
-
-        Raises:
-            InputError: the ledger is damaged.
-        """
+        """Return the endpoint's response under ``key``, unchanged."""
         row = self._read_one(f"SELECT {self.checksum_column}, raw FROM calls WHERE key = ?", (bytes.fromhex(key),))  # noqa: S608 - as above
         if row is None:
             return None
@@ -244,15 +213,9 @@ class Ledger(Results, Accounts):
         return None if raw is None else str(raw)
 
     def remember(self, name: str, value: str) -> str:
-        """Store a fact about the whole ledger unless the name exists. Returns the stored value.
-
-        Raises:
-            InputError: the ledger is damaged.
-            DiskError: writing failed.
-        """
+        """Store a fact about the whole ledger unless the name exists. Returns the stored value."""
         self._write("INSERT OR IGNORE INTO facts VALUES (?,?)", (name, value))
-        row = self._read_one("SELECT value FROM facts WHERE name = ?", (name,))
-        return value if row is None else str(row[0])
+        return str(self._value("SELECT value FROM facts WHERE name = ?", (name,)))
 
     def copy_calls_from(self, other: Path, keys: Iterable[str] | None = None) -> int:
         """Copy every reply that this ledger lacks from another one, or only those of ``keys``. Returns their number.
@@ -267,35 +230,27 @@ class Ledger(Results, Accounts):
 
     def has_calls(self) -> bool:
         """Return whether the ledger contains any reply."""
-        return self._read_one("SELECT 1 FROM calls LIMIT 1") is not None
+        return self._value("SELECT 1 FROM calls LIMIT 1") is not None
 
     def _rows(self, keys: Iterable[str] | None = None) -> Iterator[tuple[Any, ...]]:
         """Yield every reply, or those of ``keys``, in stored form, after verifying its checksum."""
-        query = f"SELECT {_COLUMNS}, {self.checksum_column} FROM calls"  # noqa: S608 - constant column names
+        query = f"SELECT {COLUMNS}, {self.checksum_column} FROM calls"  # noqa: S608 - constant column names
         named = [()] if keys is None else ((bytes.fromhex(key),) for key in keys)
         where = "" if keys is None else " WHERE key = ?"
         for row in chain.from_iterable(self._read(query + where, name) for name in named):
-            key, _, _, _, text, finish, prompt, completion, cost, seconds, attempts, served_by, raw, _, checksum = row
-            self.verify(key, checksum, (text, finish, prompt, completion, served_by, seconds, attempts, cost, raw))
+            key, _, _, _, *values, _, checksum = row
+            self.verify(key, checksum, values)
             yield row
 
     def verify(self, key: object, checksum: object, values: Sequence[Any]) -> None:
-        """Check a stored reply against its checksums. ``values``: the columns of the reply, then the raw response.
-
-        Raises:
-            InputError: the reply is damaged.
-        """
+        """Check a stored reply against its checksums. ``values``: the columns of the reply, then the raw response."""
         if not isinstance(key, bytes):
             raise damaged(self.path, "a key is text")
         self._verify(key.hex(), checksum, values[:-1])
         self._verify(key.hex(), checksum, values[-1:], offset=_HALF)
 
     def _verify(self, key: str, checksum: object, values: Sequence[Any], *, offset: int = 0) -> None:
-        """Check a reply's columns against its checksum, if it has one.
-
-        Raises:
-            InputError: the reply does not match.
-        """
+        """Check a reply's columns against its checksum, if it has one."""
         if checksum is None:
             return
         if not isinstance(checksum, bytes) or checksum[offset : offset + _HALF] != _checksum(key, values):

@@ -73,7 +73,6 @@ class CachedPrompts:
 
     @property
     def words(self) -> str:
-        """One line for a summary."""
         saved = self.saved_usd
         effect = "the saving is unknown without price.cached_input" if saved is None else f"${saved:.4f} less than without"
         return (
@@ -123,17 +122,12 @@ def spending_of(calls: Mapping[tuple[str, str], Sequence[Any]], failed: Mapping[
 
 
 class Accounts(Store):
-    """Costs of calls."""
-
     def begin_attempt(self, call: Call, cost_at_most: float, kind: str = UNDER_WAY) -> int:
         """Record the maximum cost of an attempt before it is sent. Returns its ID for :meth:`end_attempt` and :meth:`fail_attempt`.
 
         The provider bills an attempt even if this process is killed. The next process then finds it here.
-
-        Raises:
-            DiskError: writing failed.
         """
-        return self._insert(call, kind, "", final=False, cost_at_most=cost_at_most)
+        return self.note_failure(call, kind, "", final=False, cost_at_most=cost_at_most)
 
     def end_attempt(self, attempt: int) -> None:
         """End an attempt that was not billed, or whose cost is recorded elsewhere."""
@@ -165,27 +159,28 @@ class Accounts(Store):
 
     def lost_attempts(self) -> tuple[int, float]:
         """Return the number of attempts lost with a killed process, and their maximum cost in USD. Included in :meth:`spent_usd`."""
-        row = self._read_one("SELECT COUNT(*), COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind = ?", (LOST,))
-        return (0, 0.0) if row is None else (int(row[0]), float(row[1]))
+        ((number, usd),) = self._read("SELECT COUNT(*), COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind = ?", (LOST,))
+        return int(number), float(usd)
 
-    def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> None:
-        """Record a failed attempt and the cost that the provider may bill for it."""
-        self._insert(call, kind, message, final=final, cost_at_most=cost_at_most)
+    def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> int:
+        """Record a failed attempt and the cost that the provider may bill for it. Returns its ID."""
+        row = (bytes.fromhex(call.key), call.role, call.model, kind, message, int(final), cost_at_most, time.time())
+        cursor = self._write(
+            "INSERT INTO failures (key, role, model, kind, message, final, cost_at_most, failed_at) VALUES (?,?,?,?,?,?,?,?)",
+            row,
+        )
+        return int(cursor.lastrowid or 0)
 
     def keep_words_from_here(self) -> None:
-        """Store the ID of the last failure before now. Only later messages are shown, because earlier versions stored text of the prompt.
-
-        Raises:
-            DiskError: writing failed.
-        """
+        """Store the ID of the last failure before now. Only later messages are shown: earlier versions stored text of the prompt."""
         self._write("INSERT OR IGNORE INTO facts SELECT ?, COALESCE(MAX(id), 0) FROM failures", (SHOWN_AFTER,))
 
     def shown_after(self) -> int | None:
         """Return the ID of the last failure whose message must not be shown; ``None`` if none may be shown."""
-        if self._read_one("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
+        if self._value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
             return None
-        row = self._read_one("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,))
-        return None if row is None else int(row[0])
+        after = self._value("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,))
+        return None if after is None else int(after)
 
     def failed_keys(self) -> set[str]:
         """Return the keys (hex) of calls that failed for good. A later process may have answered them."""
@@ -207,14 +202,10 @@ class Accounts(Store):
         return [FailureReason(key[0], key[1], words[key], count) for key, count in counts.most_common()]
 
     def cost_overrun(self, of: str) -> float:
-        """Return the stored cost overrun (see :meth:`keep_surprise`); at least 1.
-
-        Raises:
-            InputError: the ledger is damaged.
-        """
-        row = self._read_one("SELECT value FROM facts WHERE name = ?", (SURPRISE + of,))
+        """Return the stored cost overrun (see :meth:`keep_surprise`); at least 1."""
+        value = self._value("SELECT value FROM facts WHERE name = ?", (SURPRISE + of,))
         try:
-            times = 1.0 if row is None else float(row[0])
+            times = 1.0 if value is None else float(value)
         except (TypeError, ValueError):
             times = math.nan
         if not 1.0 <= times < math.inf:
@@ -222,32 +213,19 @@ class Accounts(Store):
         return times
 
     def keep_surprise(self, of: str, times: float) -> None:
-        """Store a cost overrun for later processes. ``of``: the model and its cost settings (``Endpoint.pricing_key``).
-
-        Raises:
-            DiskError: writing failed.
-        """
+        """Store a cost overrun for later processes. ``of``: the model and its cost settings (``Endpoint.pricing_key``)."""
         self._write("INSERT OR REPLACE INTO facts VALUES (?,?)", (SURPRISE + of, repr(times)))
-
-    def _insert(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float) -> int:
-        row = (bytes.fromhex(call.key), call.role, call.model, kind, message, int(final), cost_at_most, time.time())
-        cursor = self._write(
-            "INSERT INTO failures (key, role, model, kind, message, final, cost_at_most, failed_at) VALUES (?,?,?,?,?,?,?,?)",
-            row,
-        )
-        return int(cursor.lastrowid or 0)
 
     def spent_usd(self) -> float:
         """Return the USD spent in this run: own replies, failed attempts that may be billed, and attempts in flight."""
-        row = self._read_one(
-            "SELECT (SELECT COALESCE(SUM(cost_usd), 0) FROM calls WHERE copied = 0), (SELECT COALESCE(SUM(cost_at_most), 0) FROM failures)"
+        query = (
+            "SELECT (SELECT COALESCE(SUM(cost_usd), 0) FROM calls WHERE copied = 0) + (SELECT COALESCE(SUM(cost_at_most), 0) FROM failures)"
         )
-        return 0.0 if row is None else float(row[0] + row[1])
+        return float(self._value(query))
 
     def possibly_spent_usd(self) -> float:
         """Return the part of :meth:`spent_usd` without a reply: the reservations of attempts whose cost is unknown."""
-        row = self._read_one("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind <> ?", (DUPLICATE,))
-        return 0.0 if row is None else float(row[0])
+        return float(self._value("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind <> ?", (DUPLICATE,)))
 
     def reply_costs(self) -> dict[tuple[str, str], float]:
         """Return the recorded cost of all replies in USD, copied ones included, by role and model. Failed attempts are not counted."""
@@ -257,8 +235,7 @@ class Accounts(Store):
     def cached_prompts(self, models: object) -> list[CachedPrompts]:
         """Return how many prompt tokens endpoints read from their caches, by model and role. Reads the stored responses.
 
-        Args:
-            models: the section ``models`` of the configuration, for prices.
+        ``models``: section of the configuration, for prices.
         """
         sums: dict[tuple[str, str], list[int]] = {}
         for model, role, prompt, raw in self._read("SELECT model, role, prompt_tokens, raw FROM calls WHERE raw LIKE '%cache%'"):

@@ -3,20 +3,18 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chiron.client.ledger import Ledger
+from chiron.client.ledger import COLUMNS, REPLY, Ledger
 from chiron.client.ledger_accounts import DUPLICATE, HIDDEN, LOST, LOST_WORDS, QUEUED, SURPRISE, UNDER_WAY
 from chiron.client.ledger_store import damaged, explained
 from chiron.errors import InputError
 
 _BATCH = 20_000
 """Replies per transaction. A killed merge repeats at most this many."""
-_PLAIN = "key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts, served_by, raw"
-_CALLS = f"{_PLAIN}, answered_at, copied"
-_CHECKED = "key, text, finish, prompt_tokens, completion_tokens, served_by, seconds, attempts, cost_usd, raw"
+_CALLS = f"{COLUMNS}, copied"
 _FAILURES = "key, role, model, kind, message, final, cost_at_most, failed_at"
 _RESULTS = "case_id, position, fingerprint, outcome, retained, mics_score, record"
 _BOUNDS = "rowid > ?1 AND rowid <= ?2"
@@ -39,23 +37,6 @@ class Merged:
     """Keys of the calls of a part that this ledger had paid for too. They may have got another reply there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """One attached ledger."""
-
-    ledger: Ledger
-    problems: list[Exception] = field(default_factory=list)
-
-    def verify(self, key: Any, checksum: Any, *values: Any) -> int:
-        """Check a reply; SQLite calls it for every row. An error is kept, because SQLite replaces it by one of its own."""
-        try:
-            self.ledger.verify(key, checksum, values)
-        except InputError as problem:
-            self.problems.append(problem)
-            raise
-        return 1
-
-
 class MergingLedger(Ledger):
     """A ledger that takes the content of others."""
 
@@ -75,10 +56,11 @@ class MergingLedger(Ledger):
             DiskError: writing failed.
         """
         merged = Merged()
-        with Ledger.read(other) as ledger, self._attached(_Source(ledger)) as source:
+        with Ledger.read(other) as source, self._attached(source):
             if not part:
                 self._refuse_conflicts(other, unfinished)
-            for low in range(0, self._last_rowid(), _BATCH):
+            last = self._value("SELECT COALESCE(MAX(rowid), 0) FROM shard.calls")
+            for low in range(0, last, _BATCH):
                 with self._together():
                     merged.replies += self._copy_batch(source, low)
             with self._together():
@@ -92,28 +74,35 @@ class MergingLedger(Ledger):
         return merged
 
     @contextmanager
-    def _attached(self, source: _Source) -> Iterator[_Source]:
-        with explained(source.ledger.path):
-            self._db.create_function("verified", 11, source.verify)
-            self._db.execute("ATTACH DATABASE ? AS shard", (str(source.ledger.path.resolve()),))
+    def _attached(self, source: Ledger) -> Iterator[None]:
+        """Attach another ledger as ``shard``, with a function ``verified`` of SQL that checks one of its replies."""
+        problems: list[InputError] = []
+
+        def verified(key: Any, checksum: Any, *values: Any) -> int:
+            try:
+                source.verify(key, checksum, values)
+            except InputError as problem:
+                problems.append(problem)  # SQLite replaces it by an error of its own
+                raise
+            return 1
+
+        with explained(source.path):
+            self._db.create_function("verified", 11, verified)
+            self._db.execute("ATTACH DATABASE ? AS shard", (str(source.path.resolve()),))
             self._db.execute("CREATE TEMP TABLE twice (row INTEGER PRIMARY KEY, differs INTEGER)")
         try:
-            yield source
+            yield
         except (sqlite3.OperationalError, InputError):
-            if source.problems:
-                raise source.problems[0] from None
-            self._refuse_damage(source.ledger.path)
+            if problems:
+                raise problems[0] from None
+            self._refuse_damage(source.path)
             raise
         finally:
             self._db.execute("DROP TABLE temp.twice")
             self._db.execute("DETACH DATABASE shard")
 
     def _refuse_damage(self, other: Path) -> None:
-        """Explain an error that the other file caused.
-
-        Raises:
-            InputError: the other file is damaged.
-        """
+        """Explain an error that the other file caused."""
         try:
             found = [str(row[0]) for row in self._db.execute("PRAGMA shard.quick_check(1)")]
         except sqlite3.DatabaseError as error:
@@ -121,15 +110,11 @@ class MergingLedger(Ledger):
         if found != ["ok"]:
             raise damaged(other, " ".join(found[0].split())[:200])
 
-    def _last_rowid(self) -> int:
-        row = self._read_one("SELECT COALESCE(MAX(rowid), 0) FROM shard.calls")
-        return 0 if row is None else int(row[0])
-
-    def _copy_batch(self, source: _Source, low: int) -> int:
+    def _copy_batch(self, source: Ledger, low: int) -> int:
         """Copy the replies of the next rows, after verifying their checksums. Returns the number of new ones."""
         bounds = (low, low + _BATCH)
-        checksum = source.ledger.checksum_column
-        checked = f"verified(key, {checksum}, {_CHECKED.removeprefix('key, ')})"
+        checksum = source.checksum_column
+        checked = f"verified(key, {checksum}, {REPLY}, raw)"
         self._write(_DUPLICATES, bounds)
         before = self._db.total_changes
         self._write(
@@ -151,12 +136,11 @@ class MergingLedger(Ledger):
             f" EXCEPT SELECT {_FAILURES} FROM main.failures WHERE kind = '{DUPLICATE}'",
             (),
         )
-        row = self._read_one("SELECT COALESCE(SUM(differs), 0) FROM temp.twice")
-        return 0 if row is None else int(row[0])
+        return int(self._value("SELECT COALESCE(SUM(differs), 0) FROM temp.twice"))
 
-    def _copy_failures(self, source: _Source) -> None:
+    def _copy_failures(self, source: Ledger) -> None:
         """Copy failures. An attempt in flight has no process anymore; a message that must not be shown is left out."""
-        shown = source.ledger.shown_after()
+        shown = source.shown_after()
         hidden = "1" if shown is None else f"id <= {shown}"
         self._write(
             f"INSERT INTO main.failures ({_FAILURES}) SELECT key, role, model,"  # noqa: S608 - constant names and an integer
@@ -169,7 +153,7 @@ class MergingLedger(Ledger):
 
     def _copy_facts(self) -> None:
         """Keep the largest cost overrun of each model. The other facts belong to one ledger."""
-        if self._read_one("SELECT 1 FROM shard.sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
+        if self._value("SELECT 1 FROM shard.sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
             return
         for name, value in list(self._read("SELECT name, value FROM shard.facts WHERE substr(name, 1, ?) = ?", (len(SURPRISE), SURPRISE))):
             model = str(name).removeprefix(SURPRISE)
@@ -187,11 +171,7 @@ class MergingLedger(Ledger):
         return self._db.total_changes - before
 
     def _refuse_conflicts(self, other: Path, unfinished: str) -> None:
-        """Refuse a ledger whose results contradict the ones here.
-
-        Raises:
-            InputError: a case has two results, or two cases have one position.
-        """
+        """Refuse a ledger whose results contradict the ones here."""
         rows = self._read(
             "SELECT s.case_id, m.fingerprint <> s.fingerprint, m.record, s.record FROM shard.results s JOIN main.results m USING (case_id)"
             " WHERE m.outcome <> ?1 AND s.outcome <> ?1 AND (m.fingerprint <> s.fingerprint OR m.record <> s.record)",

@@ -44,10 +44,9 @@ _FACTS = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NO
 
 
 class Store:
-    """An open ledger file. SQLite's errors are translated into errors that a user can act on."""
+    """An open ledger file. Methods raise ``InputError`` if it is damaged, and ``DiskError`` if it cannot be written."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Wrap an open connection."""
         self._db = connection
         self.path = path
         self._checkpointed = time.monotonic()
@@ -62,6 +61,11 @@ class Store:
         with explained(self.path):
             row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
             return row
+
+    def _value(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
+        """Return the first column of the first row; ``None`` without a row."""
+        row = self._read_one(sql, values)
+        return None if row is None else row[0]
 
     def _write(self, sql: str, row: tuple[Any, ...]) -> sqlite3.Cursor:
         with explained(self.path, writing=True):
@@ -85,18 +89,8 @@ class Store:
             raise
 
 
-def open_for_writing(path: Path, *, begun: bool = False) -> sqlite3.Connection:
-    """Open a ledger for writing. A new file is readable only by its owner.
-
-    Args:
-        path: the file.
-        begun: whether the run has started, so that the file must have content. An emptied file is then rejected instead of being
-            initialized again.
-
-    Raises:
-        InputError: the file cannot be opened, is not a ledger, or was emptied.
-        DiskError: the disk is full.
-    """
+def open_for_writing(path: Path, *, begun: bool) -> sqlite3.Connection:
+    """Open a ledger for writing; see :meth:`~chiron.client.ledger.Ledger.open`."""
     _refuse_emptied(path, begun=begun)
     try:
         # Created before SQLite opens it: it will contain patient data, so the mode must be right from the start.
@@ -139,11 +133,7 @@ def _create(db: sqlite3.Connection, path: Path, *, begun: bool) -> None:
 
 
 def _refuse_emptied(path: Path, *, begun: bool) -> None:
-    """Reject an emptied ledger before SQLite opens it, because SQLite deletes the log next to an empty file.
-
-    Raises:
-        InputError: the file is empty but should not be.
-    """
+    """Reject an emptied ledger before SQLite opens it, because SQLite deletes the log next to an empty file."""
     log = path.with_name(f"{path.name}-wal")
     try:
         empty = path.is_file() and not path.stat().st_size
@@ -175,11 +165,7 @@ def _tables(db: sqlite3.Connection) -> set[str]:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Open a ledger for reading, also while another process writes.
-
-    Raises:
-        InputError: the file does not exist, or is not a ledger.
-    """
+    """Open a ledger for reading; see :meth:`~chiron.client.ledger.Ledger.read`."""
     if not path.is_file():
         raise InputError(f"{path.parent} is not a run directory (it has no {path.name}): put the file back, or choose another directory")
     with explained(path):
@@ -210,9 +196,6 @@ def _reading_uri(path: Path) -> str:
 
     To read a WAL database, SQLite writes two files next to it. If it cannot (a read-only copy or medium), the file is opened as immutable,
     provided that its log is empty.
-
-    Raises:
-        InputError: the file cannot be read there.
     """
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with explained(path):

@@ -35,7 +35,6 @@ class Outage:
         self.in_a_row += not limited
 
     def answered(self, now: float, *, was_held: bool) -> None:
-        """Record an answer."""
         self.answers += 1
         if was_held:
             self.times_down += 1
@@ -202,7 +201,6 @@ class Limiter:
             self._slowed += 1
 
     def pace(self) -> Pace:
-        """Return the current pace."""
         return Pace(self._slowed, self.allowed / self.ceiling, max(0.0, self._not_before - self._now()))
 
     def follow(self, pace: Pace) -> None:

@@ -64,7 +64,6 @@ class PromptSet:
         return hashes({name: self.texts[name] for name in names or self.texts})
 
     def fill(self, name: str, **values: str) -> str:
-        """Fill the placeholders of a prompt."""
         return fill(self.texts[name], **values)
 
     def with_system(self, system: str, user: Message) -> tuple[Message, ...]:
@@ -127,9 +126,7 @@ def user_message(body: str, pictures: Sequence[ImagePart]) -> Message:
 
     A body without marks has the original form: pictures, then text. If there are fewer pictures than marks, all marks are removed.
 
-    Args:
-        body: text whose marks were converted by :func:`own_marks`.
-        pictures: in the order of the marks.
+    ``body``: its marks were converted by :func:`own_marks`. ``pictures``: in the order of the marks.
     """
     pieces = body.split(_HOLE)
     first = len(pictures) - (len(pieces) - 1)
@@ -147,9 +144,7 @@ def user_message(body: str, pictures: Sequence[ImagePart]) -> Message:
 def texts_between(message: Message, beside_image: str) -> tuple[str, ...]:
     """Return the texts before, between and after the message's images: one more than there are images.
 
-    Args:
-        message: a message with any parts.
-        beside_image: separator between an image and adjacent text, unless the message has its images ``inline``.
+    ``beside_image``: separator between an image and adjacent text, unless the message has its images ``inline``.
     """
     beside = "" if message.inline else beside_image
     texts = [""]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from chiron.client.config import ProviderConfig, Strict
+from chiron.client.config import Strict
 from chiron.client.config_file import ConfigFile, files_beside, read_config, validate
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -40,22 +40,17 @@ class JobFile(ConfigFile):
     def _known_and_priced(self) -> Self:
         self.need_known([(f"{self.section}.{key}", name) for key, name in self.named()])
         if self.job.budget_usd is not None:
-            self.need_prices(self.job_models())
+            self.need_prices({name: self.models[name] for _, name in self.named()})
         return self
 
     @property
     def job(self) -> JobSection:
-        """The job's section."""
         section: JobSection = getattr(self, self.section)
         return section
 
     def named(self) -> list[tuple[str, str]]:
         """Return every (key, model name) of the section."""
         return self.job.named()
-
-    def job_models(self) -> dict[str, ProviderConfig]:
-        """Return the models of the section, in the order of roles."""
-        return {name: self.models[name] for _, name in self.named()}
 
     def token_limit(self, role: str) -> int:
         """Return the maximum number of tokens of a reply in this role."""

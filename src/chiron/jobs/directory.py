@@ -36,7 +36,6 @@ class WorkDirectory:
 
     @property
     def ledger(self) -> Path:
-        """Path of the ledger."""
         return self.path / LEDGER
 
     @contextmanager
@@ -57,7 +56,7 @@ class WorkDirectory:
         """Lock the directory, check its ``identity`` (everything that results depend on), and open its ledger.
 
         Raises:
-            InputError: another process uses it, its identity differs, or it is not writable.
+            InputError: another process uses it, its identity differs (the message says where), or it is not writable.
             DiskError: the disk is full.
         """
         self._need_ours()
@@ -102,11 +101,7 @@ class WorkDirectory:
         return run
 
     def _need_ours(self) -> None:
-        """Check that a directory without a run contains nothing else.
-
-        Raises:
-            InputError: it contains other files.
-        """
+        """Check that a directory without a run contains nothing else."""
         if not os.path.isdir(self.path) or os.path.isfile(self.path / RUN) or os.path.isfile(self.ledger):
             return
         try:
@@ -119,11 +114,7 @@ class WorkDirectory:
             raise InputError(f"{self.path} is not a run directory, and contains other files ({listed}): choose a new or an empty directory")
 
     def _check_identity(self, identity: dict[str, Any]) -> None:
-        """Check that ``run.json``, if present, has this ``identity`` (everything that results depend on).
-
-        Raises:
-            InputError: the identity differs (the message says where), or the ledger is missing.
-        """
+        """Check that ``run.json``, if present, has this ``identity`` (everything that results depend on)."""
         known = self.read_run()
         if known is not None:
             self._need_same(known.get("identity", {}), identity)
@@ -133,12 +124,7 @@ class WorkDirectory:
                 )
 
     def _check_ledger(self, identity: dict[str, Any], ledger: Ledger) -> None:
-        """Check the identity in the ledger, which survives the loss of ``run.json`` and keeps the identity of the first run.
-
-        Raises:
-            InputError: the identity differs; the message says where.
-            DiskError: the disk is full.
-        """
+        """Check the identity in the ledger, which survives the loss of ``run.json`` and keeps the identity of the first run."""
         try:
             known = json.loads(ledger.remember("identity", json.dumps(identity)))
         except ValueError as error:

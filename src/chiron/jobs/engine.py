@@ -37,30 +37,21 @@ class Part(Protocol):
         Raises:
             InputError: this machine lacks an input, or has another one than the job.
         """
-        ...
 
     def to_record(self) -> dict[str, Any]:
         """Convert to a JSON object, for a process that starts later."""
-        ...
 
 
 class OpenJob(Protocol):
     """What an engine can use of a job. Its directory is locked and its client is open while the engine runs."""
 
-    @property
-    def directory(self) -> WorkDirectory: ...
-    @property
-    def identity(self) -> dict[str, Any]: ...
-    @property
-    def endpoints(self) -> Mapping[str, Endpoint]: ...
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def client(self) -> ModelClient | None: ...
-    @property
-    def progress(self) -> Any: ...
-    @property
-    def paid_twice(self) -> frozenset[str] | None: ...
+    directory: WorkDirectory
+    identity: dict[str, Any]
+    endpoints: Mapping[str, Endpoint]
+    in_flight: int
+    client: ModelClient
+    progress: Any
+    paid_twice: frozenset[str] | None
 
     def part_of(self, units: Sequence[Any]) -> Part:
         """Return a part of the job with these units.
@@ -68,15 +59,12 @@ class OpenJob(Protocol):
         Raises:
             InputError: the job cannot be divided.
         """
-        ...
 
     async def work(self, unit: Any, ask: UnitAsk) -> Any:
         """Return the result of a unit, without its rank."""
-        ...
 
     def stored_result(self, unit: Any) -> Any:
         """Return the result of a unit that the ledger contains, or ``None``."""
-        ...
 
 
 @runtime_checkable
@@ -89,7 +77,6 @@ class Engine(Protocol):
         """Yield every unit with its result; at most ``job.in_flight`` units run at the same time in one process.
 
         Args:
-            job: the job that the units belong to.
             units: of any length. Take a unit only when it can start soon: the job ends the iteration when it is halted.
             work: runs one unit with the job's client. It handles failed calls and crashes. An engine that runs parts of the job elsewhere
                 does not call it, and may leave out units that the halted job did not start.
@@ -98,7 +85,6 @@ class Engine(Protocol):
         Raises:
             InputError: ``work`` found a problem that affects all units, such as a damaged ledger.
         """
-        ...
 
 
 class GatheredJobs(Protocol):
@@ -106,7 +92,6 @@ class GatheredJobs(Protocol):
 
     def submit(self, spent: float) -> str | None:
         """Submit what the jobs left to do. ``spent``: USD that they have spent. Returns a message; ``None`` if nothing is left."""
-        ...
 
 
 @runtime_checkable
@@ -121,13 +106,11 @@ class GatheringEngine(Protocol):
         Args:
             directory: contains the directories of the jobs.
             record: a JSON object from which a later process can finish the jobs.
-            jobs: their number.
             budget_usd: one budget for all of them.
 
         Raises:
             InputError: another process uses the directory, or jobs in it still run.
         """
-        ...
 
 
 class LocalEngine:
@@ -136,7 +119,6 @@ class LocalEngine:
     def run(
         self, job: OpenJob, units: Iterable[Unit], work: Callable[[Unit], Awaitable[Result]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Unit, Result], None]:
-        """Run units; see :meth:`Engine.run`."""
         return _run_tasks(units, work, job.in_flight, in_order=in_order)
 
 

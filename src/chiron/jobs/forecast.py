@@ -92,12 +92,10 @@ class Forecast:
 
     @property
     def usd_at_least(self) -> float | None:
-        """Lower end of the total cost."""
         return self._total([role.usd_at_least for role in self.roles if role.calls_at_most])
 
     @property
     def usd_at_most(self) -> float | None:
-        """Upper end of the total cost."""
         return self._total([role.usd_at_most for role in self.roles if role.calls_at_most])
 
     @property
@@ -169,7 +167,6 @@ class _Counts:
     """Recorded USD of the answered calls."""
 
     def remember(self, ledger: Ledger) -> None:
-        """Add the answered calls of a ledger."""
         self.history += ledger.spending()
         for key, usd in ledger.reply_costs().items():
             self.paid[key] += usd

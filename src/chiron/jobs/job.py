@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from chiron.client.attempts import Budget
 from chiron.client.client import ModelClient
@@ -25,7 +25,7 @@ from chiron.client.provider import Endpoint
 from chiron.errors import DiskError, InputError
 from chiron.jobs.crashes import CrashLog, UnitCrashed
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.engine import Engine, LocalEngine, Part
+from chiron.jobs.engine import Engine, LocalEngine, OpenJob, Part
 from chiron.jobs.storage import recover_parts
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,6 @@ class JobSummary:
 
     directory: Path
     total: int
-    """Number of selected units."""
     pending: int
     """Units without a result; the same command resumes them."""
     pending_because: str | None
@@ -116,12 +115,9 @@ class JobSummary:
     """Part of ``spent_usd`` that was reserved for calls without a reply."""
     seconds: float
     halted: RunStopped | DiskError | None = None
-    """Why the job stopped early, if it did."""
     notes: tuple[str, ...] = ()
-    """Further notes for the user."""
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object."""
         return {**asdict(self), "directory": str(self.directory), "halted": str(self.halted) if self.halted else None}
 
 
@@ -229,7 +225,6 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         return Budget(self.budget_usd, spent=spent) if self.make_budget is None else self.make_budget(spent)
 
     def stop(self) -> None:
-        """Send no more calls. Replies to calls in flight are still received and stored."""
         if self.client is not None:
             self.client.stop()
 
@@ -262,7 +257,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             return await self._run_unit(*ranked, client, crashes)
 
         units = self._unfinished(client, crashes)
-        async with aclosing(self.engine.run(self, units, work, in_order=self.resume is Resume.REPLIES)) as ended:
+        async with aclosing(self.engine.run(cast("OpenJob", self), units, work, in_order=self.resume is Resume.REPLIES)) as ended:
             async for (_, unit), result in ended:
                 self.progress.done += 1
                 self.count_result(result)

@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -91,18 +91,14 @@ def divide(
     """Divide units into parts of consecutive ones, about ``parts`` for each of the ``workers`` and at most ``most`` in total.
 
     Args:
-        job: the job.
-        left: its units without a result, each with the keys of its calls that the ledger contains.
+        left: units without a result, each with the keys of its calls that the ledger contains.
         storage: gets these calls, as the copy of an attempt before the first one.
         options: how often copies are stored.
         workers: number of processes that run parts at the same time.
         run: prefix of the names of the parts.
-        parts: see above.
-        most: see above.
         budget_usd: the whole budget.
 
-    Returns:
-        Each part with its units.
+    Returns each part with its units.
 
     Raises:
         InputError: the job cannot be divided.
@@ -130,7 +126,6 @@ def divide(
 def pass_on(end: PartEnd, job: OpenJob) -> None:
     """Keep a part's notes, crashes and reason to stop in the job that it is a part of."""
     client = job.client
-    assert client is not None  # noqa: S101 - open while the engine runs
     for note, text in end.notes.items():
         if not note.startswith("\0") and note != "lost":
             client.note(note, text)
@@ -146,7 +141,6 @@ def check_worker(part: Part, about: tuple[str, dict[str, Any]], storage: str, ru
     """Return why this process cannot run parts of the job, or ``None``.
 
     Args:
-        part: any part of the job.
         about: version of chiron, and identity of the job, in the process that asks.
         storage: storage of the run.
         run: prefix of the names of the parts; see :func:`~chiron.jobs.storage.begin_parts`.
@@ -172,9 +166,7 @@ def check_worker(part: Part, about: tuple[str, dict[str, Any]], storage: str, ru
 def store_remains(name: str, storage: str) -> None:
     """Store the ledger that a killed process left on this machine, and remove its directory. It has more than the last copy.
 
-    Args:
-        name: name of the attempt that was lost.
-        storage: storage of the run.
+    ``name``: that of the attempt that was lost.
 
     Raises:
         ChironError: the ledger is damaged, or the storage cannot be written.
@@ -238,7 +230,9 @@ class PartRunner:
                 )
             fetched.rename(self._folder / "ledger.sqlite")  # whole, also for store_remains()
         job = task.part.open(self._folder, task.workers)
-        job.make_budget = self._budget_maker()
+        leases, total = self._leases, task.budget_usd
+        if leases is not None and total is not None:
+            job.make_budget = lambda spent: LeasedBudget(leases, total, spent=spent)
         self._job = job
         others = [asyncio.create_task(work) for work in (self._copy_now_and_then(), self._share_pace())]
         try:
@@ -249,12 +243,6 @@ class PartRunner:
                 other.cancel()
             await asyncio.gather(*others, return_exceptions=True)
         return summary, dict(job.client.notes)
-
-    def _budget_maker(self) -> Callable[[float], LeasedBudget] | None:
-        leases, total = self._leases, self._task.budget_usd
-        if leases is None or total is None:
-            return None
-        return lambda spent: LeasedBudget(leases, total, spent=spent)
 
     def stop(self) -> None:
         """Send no more calls. If the job has no client yet, stop it as soon as it has one."""
@@ -303,7 +291,6 @@ class PartRunner:
             self._storage.put_ledger(self._folder / "ledger.sqlite", self._task.name)
 
     def state(self) -> WorkerState:
-        """Return the progress so far."""
         job = self._job
         if job is None or job.client is None:
             return WorkerState()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.broker import Broker
-from chiron.client.client import Count, ModelClient
+from chiron.client.client import Count
 from chiron.client.failures import RunStopped
+from chiron.client.lease import Leases
 from chiron.client.ledger_merge import MergingLedger
-from chiron.client.limiter import Pace
 from chiron.errors import InputError
 from chiron.extras import need
 from chiron.jobs.engine import EngineOptions, OpenJob
@@ -37,29 +37,16 @@ _LOSSES = 5
 """Workers that may be lost with the same part before the run stops."""
 
 
-class RemoteLeases:
+class RemoteLeases(Leases):
     """A worker's connection to the broker actor."""
 
     def __init__(self, broker: Any, holder: str) -> None:
         """``broker``: handle of the actor."""
         self._broker, self._holder = broker, holder
 
-    async def lease(self, amount: float) -> float:
-        """Ask for money; see :meth:`Broker.lease`."""
-        return float(await self._ask("lease", amount))
-
-    async def give_back(self, spent: float) -> bool:
-        """Return money; see :meth:`Broker.give_back`."""
-        return bool(await self._ask("give_back", spent))
-
-    async def pace(self, own: Mapping[str, Pace]) -> Mapping[tuple[str, str], Pace]:
-        """Exchange the pace; see :meth:`Broker.pace`."""
-        found: Mapping[tuple[str, str], Pace] = await self._ask("pace", own)
-        return found
-
-    async def _ask(self, method: str, value: Any) -> Any:
+    async def _ask(self, method: str, *values: Any) -> Any:
         try:
-            return await getattr(self._broker, method).remote(self._holder, value)
+            return await getattr(self._broker, method).remote(self._holder, *values)
         except Exception as error:  # the actor or its machine is gone
             raise RunStopped(f"the broker of the budget does not answer ({type(error).__name__}): run the same command again") from error
 
@@ -68,26 +55,21 @@ class RayWorker:
     """Actor that runs one part after the other."""
 
     def __init__(self) -> None:
-        """Create an idle worker."""
         self._runner: PartRunner | None = None
 
     async def check(self, *about: Any) -> str | None:
-        """See :func:`check_worker`."""
         return await asyncio.to_thread(check_worker, *about)
 
     async def node(self) -> str:
-        """Return the ID of this machine in the cluster."""
         import ray
 
         return str(ray.get_runtime_context().get_node_id())
 
     async def run(self, task: PartTask, broker: Any) -> PartEnd:
-        """Run a part to its end."""
         self._runner = PartRunner(task, RemoteLeases(broker, task.name))
         return await self._runner.run()
 
     async def state(self) -> WorkerState:
-        """Return the progress of the part."""
         return WorkerState() if self._runner is None else self._runner.state()
 
     async def stop(self) -> None:
@@ -128,7 +110,6 @@ class RayEngine:
     def run(
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
-        """Run parts of the job; see :meth:`Engine.run`."""
         session = _Session(job, self.options, rebuilt=in_order)
         return session.rebuild(list(units), work) if in_order else session.run(units)
 
@@ -138,9 +119,8 @@ class _Session:
 
     def __init__(self, job: OpenJob, options: EngineOptions, *, rebuilt: bool) -> None:
         """``rebuilt``: whether this process rebuilds the results from the replies, instead of reading them from the parts' ledgers."""
-        assert job.client is not None  # noqa: S101 - open while the job runs
         self._job, self._options, self._rebuilt = job, options, rebuilt
-        self._client: ModelClient = job.client
+        self._client = job.client
         self._storage = Storage(options.storage or str((job.directory.path / COPIES).resolve()))
         self._leases = job.directory.path / LEASES
         self._waiting: deque[_Attempt] = deque()
@@ -185,7 +165,6 @@ class _Session:
         self._client.budget.spent = self._client.ledger.spent_usd()
 
     def _divide(self, run: str, left: list[tuple[Any, set[str]]], workers: int) -> None:
-        """Queue the parts."""
         limit = self._client.budget.limit
         for task, units in divide(self._job, left, self._storage, self._options, workers, run=run, parts=_PARTS, budget_usd=limit):
             self._waiting.append(_Attempt(replace(task, name=f"{task.name}-{0 if task.resumes is None else 1}"), units))
@@ -242,7 +221,7 @@ class _Session:
         about = (version("chiron-med"), self._job.identity)
         checking = worker.check.remote(attempt.task.part, about, self._storage.url, run, str(Path.cwd()))
         try:
-            problem = await asyncio.wait_for(_result(checking), _START_WITHIN)
+            problem = await asyncio.wait_for(checking, _START_WITHIN)
         except TimeoutError:
             raise InputError(
                 f"the Ray cluster has no free CPU for a worker ({_START_WITHIN:.0f} s): wait for other jobs, or use fewer --workers"
@@ -266,13 +245,13 @@ class _Session:
             copies = await asyncio.to_thread(self._storage.copies_of, part_of(name))
             attempt.task = replace(attempt.task, resumes=copies[-1] if copies else None)
             booked = await asyncio.to_thread(spent_in_copy, self._storage, attempt.task.resumes)
-        await _result(self._broker.open.remote(name, booked))
+        await self._broker.open.remote(name, booked)
         if attempt.lost is not None:
             await self._write_off(attempt.lost, booked)
         attempt.worker, self._running[name] = worker, attempt
         try:
-            attempt.node = await _result(worker.node.remote())
-            end = await _result(worker.run.remote(attempt.task, self._broker))
+            attempt.node = await worker.node.remote()
+            end = await worker.run.remote(attempt.task, self._broker)
         except ray.exceptions.RayTaskError:
             raise  # a bug: another worker would meet it too
         except ray.exceptions.RayError as error:
@@ -309,15 +288,15 @@ class _Session:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         task = ray.remote(store_remains).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
         try:
-            await asyncio.wait_for(_result(task.remote(lost, self._storage.url)), _REMAINS_WITHIN)
+            await asyncio.wait_for(task.remote(lost, self._storage.url), _REMAINS_WITHIN)
         except (TimeoutError, ray.exceptions.RayError) as error:
             _log.warning("what the lost worker %s left cannot be used (%s); its last copy is used", lost, first_line(error))
 
     async def _write_off(self, lost: str, booked: float) -> None:
         """Count what a lost worker was granted and its last copy does not contain."""
-        usd = max(0.0, await _result(self._broker.granted.remote(lost)) - booked)
+        usd = max(0.0, await self._broker.granted.remote(lost) - booked)
         self._client.ledger.book_lost(lost, usd)
-        await _result(self._broker.close.remote(lost, usd))
+        await self._broker.close.remote(lost, usd)
         self._spent += usd
 
     async def _collect(self, attempt: _Attempt, end: PartEnd) -> list[Any]:
@@ -335,7 +314,7 @@ class _Session:
             if await asyncio.to_thread(self._storage.get_ledger, name, local):
                 booked, twice = await asyncio.to_thread(_merge_into, self._job.directory.ledger, local)
                 self._known.twice.update(twice)
-                await _result(self._broker.close.remote(name, booked))
+                await self._broker.close.remote(name, booked)
                 for copy in await asyncio.to_thread(self._storage.copies_of, part_of(name)):
                     await asyncio.to_thread(self._storage.delete, copy)
         attempt.state = replace(attempt.state, spent_usd=0.0)
@@ -353,7 +332,7 @@ class _Session:
                     stopped.add(name)
                     attempt.worker.stop.remote()
                 try:
-                    state = await asyncio.wait_for(_result(attempt.worker.state.remote()), 10 * _LOOK_EVERY)
+                    state = await asyncio.wait_for(attempt.worker.state.remote(), 10 * _LOOK_EVERY)
                 except Exception:  # noqa: BLE001, S112 - a lost worker is noticed where its part is awaited
                     continue
                 if name in self._running:
@@ -381,7 +360,3 @@ def _merge_into(run: Path, part: Path) -> tuple[float, frozenset[str]]:
     # In a thread, so with a connection of its own.
     with MergingLedger.open(run) as into:
         return merge_part(part, into)
-
-
-async def _result(reference: Any) -> Any:
-    return await reference

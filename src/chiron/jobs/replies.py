@@ -67,12 +67,10 @@ class RankedPart:
         return RepliesJob.of(whole, self.ranks)
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object; see :meth:`of_record`."""
         return {**self.again.to_record(), "data": self.data, "ranks": sorted(self.ranks)}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], again: Preparation) -> Self:
-        """Read a part that was stored as JSON."""
         return cls(again=again, data=record["data"], ranks=frozenset(record["ranks"]))
 
 
@@ -103,15 +101,12 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
         return cls(whole=whole, ranks=ranks, **{name: getattr(whole, name) for name in names})
 
     def units(self) -> Iterator[tuple[int, Any]]:
-        """Yield the units with their ranks in the whole job."""
         return ((rank, unit) for rank, unit in enumerate(self.whole.units()) if rank in self.ranks)
 
     def count(self) -> int:
-        """Return the number of units."""
         return len(self.ranks)
 
     async def work(self, unit: tuple[int, Any], ask: UnitAsk) -> Any:
-        """Ask the calls of a unit."""
         rank, failed = unit[0], False
         stopped: RunStopped | None = None
 
@@ -143,7 +138,6 @@ class RepliesJob(Job[Any, Any, RepliesSummary]):
             pass
 
     def summarize(self, summary: JobSummary, client: ModelClient) -> RepliesSummary:
-        """Add the failures."""
         del client
         return RepliesSummary(**vars(summary), failures=self._failures, answered=frozenset(self._answered))
 
@@ -154,9 +148,7 @@ class KnownCalls:
 
     client: ModelClient
     units: Mapping[int, Any] = field(default_factory=dict)
-    """Units of the job by rank."""
     failures: dict[str, CallFailed] = field(default_factory=dict)
-    """Calls without a reply, by key."""
     answered: set[int] = field(default_factory=set)
     """Ranks of the units of which another process got a reply to every call."""
     twice: set[str] = field(default_factory=set)
@@ -165,7 +157,6 @@ class KnownCalls:
     """Raised for any other call; by default, it is sent."""
 
     def add(self, failures: Mapping[str, CallFailed], answered: Iterable[int]) -> None:
-        """Add what a part found out."""
         self.failures.update(failures)
         self.answered.update(answered)
 
@@ -202,7 +193,6 @@ async def rebuild(
     job: OpenJob, units: Sequence[tuple[int, Any]], work: Callable[[Any], Awaitable[Any]], known: KnownCalls
 ) -> AsyncGenerator[tuple[Any, Any], None]:
     """Yield every unit in order, with the result that the known replies give; see :meth:`Engine.run`."""
-    assert job.client is not None  # noqa: S101 - open while the engine runs
     job.client.answers = replace(known, units=dict(units)).of_unit
     async with aclosing(LocalEngine().run(job, units, work, in_order=True)) as rebuilt:
         async for ended in rebuilt:
@@ -221,7 +211,6 @@ async def _look_up(job: OpenJob, unit: tuple[int, Any]) -> tuple[set[str], bool]
 
 async def _run_with_ledger(job: OpenJob, unit: Any, keys: set[str], lacking: RunStopped | CallFailed) -> bool:
     """Run a unit with the ledger's replies, and add their keys. A call without one raises ``lacking``. Returns whether there was none."""
-    assert job.client is not None  # noqa: S101 - open while the engine runs
     ledger, complete = job.client.ledger, True
 
     async def ask(call: Call) -> Reply:
@@ -243,7 +232,6 @@ async def look_up(job: OpenJob, units: Sequence[Any], *, all_units: bool) -> lis
 
     ``all_units``: also those that lack no call.
     """
-    assert job.client is not None  # noqa: S101 - open while the engine runs
     if not job.client.ledger.has_calls():
         return [(unit, set()) for unit in units]
     found = []

@@ -15,8 +15,6 @@ from chiron.providers.registry import build_endpoints
 
 @dataclass(frozen=True)
 class Roles:
-    """Models by role."""
-
     endpoints: dict[str, Endpoint]
     pictures: PictureStore
     by_role: Mapping[str, tuple[RoleModel, ...]]
@@ -33,7 +31,6 @@ class Roles:
         """Create the endpoints and role models of a configuration.
 
         Args:
-            config: names the models of each role.
             answers: returns the answers that embedded models choose from; called only if there is such a model.
             measured: name and token limit of a further model, in the role ``model``.
             need_keys: whether API keys must be set.

@@ -58,7 +58,6 @@ class SlurmEngine:
     ) -> AsyncGenerator[tuple[Any, Any], None]:
         """Write and submit the scripts, and halt the job; see :meth:`Engine.run`. A job without stored results gets those of its ledger."""
         client, every = job.client, list(units)
-        assert client is not None  # noqa: S101 - open while the job runs
         left = await look_up(job, every, all_units=not in_order)
         if left and client.halted is None:
             submission = self._gathered or _Submission(job.directory.path, self.options, client.budget.limit)
@@ -104,12 +103,7 @@ class _Submission:
         self._tasks = 0
 
     def add(self, job: OpenJob, left: list[tuple[Any, set[str]]]) -> None:
-        """Write the parts of a job. ``left``: see :func:`divide`.
-
-        Raises:
-            InputError: the job cannot be divided.
-            DiskError: the storage cannot be written.
-        """
+        """Write the parts of a job. ``left``: see :func:`divide`."""
         job.part_of([unit for unit, _ in left[:1]]).to_record()  # raises before anything is written if the job cannot be divided
         if not self._tasks:
             self._begin()
@@ -138,11 +132,7 @@ class _Submission:
             old.unlink()
 
     def submit(self, spent: float) -> str | None:
-        """Submit all parts, unless only the scripts are wanted; see :meth:`GatheredJobs.submit`.
-
-        Raises:
-            InputError: Slurm is missing or refuses them.
-        """
+        """Submit all parts, unless only the scripts are wanted; see :meth:`GatheredJobs.submit`."""
         if not self._tasks:
             return None
         workers = min(self._workers, self._tasks)
@@ -163,10 +153,8 @@ class _Submission:
 async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]], Part]) -> JobSummary:
     """Run one part in a task of the job array. A part that a killed task began continues from its last copy.
 
-    Args:
-        run: run directory, absolute: the working directory changes to that of the command that submitted the run.
-        number: number of the part.
-        read_part: makes a part from its record.
+    ``run`` has to be absolute: the working directory changes to that of the command that submitted the run. ``read_part`` makes a part
+    from its record.
 
     Raises:
         InputError: the part was not submitted, or this machine lacks what it needs.
@@ -187,9 +175,7 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
 
 async def _run_part(run: Path, number: int, record: dict[str, Any], part: Part) -> PartEnd:
     fields = record["task"]
-    version_there, identity = record["about"]
-    about = (version_there, identity)
-    problem = await asyncio.to_thread(check_worker, part, about, fields["storage"], record["run"], record["folder"])
+    problem = await asyncio.to_thread(check_worker, part, tuple(record["about"]), fields["storage"], record["run"], record["folder"])
     if problem is not None:
         raise InputError(f"this machine cannot run part {number} of {run}: {problem}")
     storage = Storage(fields["storage"])
@@ -243,7 +229,6 @@ class SlurmMerge:
     """Send no call: the ledgers of the tasks were merged when the job started. Pass on how the tasks ended."""
 
     def __init__(self, run: Path) -> None:
-        """``run``: directory of the submission."""
         self._run, self._folder = run.resolve(), run.resolve() / FOLDER
         gathered = self._folder / GATHERED
         self._first = gathered if gathered.is_file() else self._folder / "0.json"
@@ -270,7 +255,6 @@ class SlurmMerge:
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
         """See :meth:`Engine.run`. Results that are not stored are rebuilt from the replies of all tasks."""
-        assert job.client is not None  # noqa: S101 - open while the job runs
         every = list(units if in_order else deque(units, maxlen=0))  # the job counts those that have a stored result
         lacking = RunStopped("no task sent the call")
         known = KnownCalls(job.client, twice=set(job.paid_twice or ()), lacking=lacking)

@@ -6,8 +6,8 @@ import sqlite3
 import tempfile
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ _LEAST = 1e-9
 
 
 class Storage:
-    """One folder of a file system that fsspec knows."""
+    """One folder of a file system that fsspec knows. Methods raise ``DiskError`` if it cannot be read or written."""
 
     def __init__(self, url: str) -> None:
         """``url``: a path, or a URL such as ``s3://bucket/folder``.
@@ -48,13 +48,9 @@ class Storage:
             raise InputError(f"--storage {url} cannot be used ({error}): name a shared folder or a URL that fsspec can open") from error
 
     def put(self, local: Path, name: str) -> None:
-        """Store a file. A reader never sees half of it.
-
-        Raises:
-            DiskError: the storage cannot be written.
-        """
+        """Store a file. A reader never sees half of it."""
         partial = self._path(f".{name}.partial")
-        try:
+        with self._explained("written"):
             if "file" in self._fs.protocol:
                 # Ledgers contain patient data: only their owner may read them.
                 Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -62,30 +58,20 @@ class Storage:
                 self._fs.makedirs(self._root, exist_ok=True)
             self._fs.put_file(str(local), partial)
             self._fs.mv(partial, self._path(name))
-        except Exception as error:  # each file system has its own errors
-            raise DiskError(f"storage {self.url} cannot be written ({error}): check its address and permissions, and run again") from error
 
     def get(self, name: str, local: Path) -> bool:
-        """Fetch a file. Returns whether it exists.
-
-        Raises:
-            DiskError: the storage cannot be read.
-        """
-        try:
+        """Fetch a file. Returns whether it exists."""
+        with self._explained("read"):
             if not self._fs.exists(self._path(name)):
                 return False
             self._fs.get_file(self._path(name), str(local))
-        except Exception as error:  # as above
-            raise DiskError(f"storage {self.url} cannot be read ({error}): check its address and permissions, and run again") from error
-        return True
+            return True
 
     def copies(self) -> list[str]:
         """Return the names of the stored ledgers."""
-        try:
+        with self._explained("read"):
             self._fs.invalidate_cache()
             found = self._fs.ls(self._root, detail=False) if self._fs.exists(self._root) else []
-        except Exception as error:  # as above
-            raise DiskError(f"storage {self.url} cannot be read ({error}): check its address and permissions, and run again") from error
         names = (posixpath.basename(str(path)) for path in found)
         return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and not name.startswith("."))
 
@@ -94,11 +80,7 @@ class Storage:
         return sorted((name for name in self.copies() if part_of(name) == part), key=attempt_of)
 
     def put_ledger(self, ledger: Path, name: str) -> None:
-        """Store a complete copy of a ledger that may be in use.
-
-        Raises:
-            DiskError: the copy or the storage cannot be written.
-        """
+        """Store a complete copy of a ledger that may be in use."""
         copy = ledger.with_name("copy.sqlite")
         copy.unlink(missing_ok=True)
         with explained(ledger), closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(copy)) as target:
@@ -107,11 +89,7 @@ class Storage:
         copy.unlink()
 
     def put_replies(self, ledger: Path, keys: Iterable[str], name: str) -> None:
-        """Store a ledger with some replies of another one, which cost it nothing.
-
-        Raises:
-            DiskError: the copy or the storage cannot be written.
-        """
+        """Store a ledger with some replies of another one, which cost it nothing."""
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "ledger.sqlite"
             with Ledger.open(local) as some:
@@ -128,8 +106,16 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Delete a file if it exists."""
-        if self._fs.exists(self._path(name)):
-            self._fs.rm_file(self._path(name))
+        with self._explained("written"):
+            if self._fs.exists(self._path(name)):
+                self._fs.rm_file(self._path(name))
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # each file system has its own errors
+            raise DiskError(f"storage {self.url} cannot be {what} ({error}): check its address and permissions, and run again") from error
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name)
@@ -160,9 +146,6 @@ def begin_parts(folder: Path, storage: Storage, leases: Path | None = None) -> s
 
     The storage gets a file ``PREFIX.probe``, by which a worker knows that it sees the same storage. ``leases``: directory of the leases and
     of Slurm's scripts, if several jobs share them.
-
-    Raises:
-        DiskError: the storage cannot be written.
     """
     run = uuid.uuid4().hex[:8]
     with tempfile.NamedTemporaryFile() as empty:
