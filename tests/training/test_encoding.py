@@ -211,13 +211,6 @@ def test_all_rows_that_cannot_be_trained_on_are_told_at_once(tmp_path: Path) -> 
     assert "\n" not in message
 
 
-def test_images_without_a_folder_are_told(tmp_path: Path) -> None:
-    rows = read_rows(write_rows(tmp_path, 2, ("text", "one")))
-    with pytest.raises(InputError, match=r"1 of 2 rows.*row 'r0-1'.*without an image folder"):
-        encode_all(rows, None, ENCODER, limit=2000)
-    assert len(encode_all(rows[:1], None, ENCODER, limit=2000)) == 1
-
-
 def test_images_of_a_row_share_its_tiles(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (300, 200)).save(tmp_path / name)

@@ -49,7 +49,7 @@ from chiron.training.session import Prepared, prepare, train
 from tests.evaluation import published
 from tests.providers.local.checkpoints import as_processed, config_of, generated, write_family
 from tests.training.test_preferences import write_pairs
-from tests.training.tiny import write_rows
+from tests.training.tiny import model_inputs, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +148,7 @@ def packed(world: World, prepared: Prepared, rows: list[Encoded], capacity: int 
     lines = [[rows[i] for i in line] for line in pack([len(row.input_ids) for row in rows], capacity)]
     assert max(len(line) for line in lines) > 1
     layout = prepared.base.layout
-    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 0) as decoder:
+    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 1) as decoder:
         [(_, pixels)] = decoder.ahead([lines])
     return collate(lines, pixels, length=None, pad_id=0, layout=layout)
 
@@ -187,10 +187,10 @@ def test_every_row_of_a_line_has_the_logits_it_has_alone(world: World) -> None:
     model: Any = prepared.base.model.eval()
     rows = prepared.data["cot"][:5]
     layout = prepared.base.layout
-    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 0) as decoder:
+    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 1) as decoder:
         [(_, pixels)] = decoder.ahead([[rows]])
     batch = collate([rows], pixels, length=None, pad_id=0, layout=layout)
-    given = batch.inputs()
+    given = model_inputs(batch)
     given["attention_mask"] = prepared.base.family.packed_mask(model.config, batch.input_ids, batch.position_ids)
     logits = model(**given).logits[0]
     at = 0
@@ -198,7 +198,7 @@ def test_every_row_of_a_line_has_the_logits_it_has_alone(world: World) -> None:
         torch.testing.assert_close(logits[at : at + len(row.input_ids)], world.alone(model, row).logits[0], rtol=0, atol=3e-5)
         at += len(row.input_ids)
     # A mask of ones lets the rows see each other, so this test can fail.
-    leaking = model(**{**batch.inputs(), "attention_mask": torch.ones_like(batch.input_ids)}).logits[0]
+    leaking = model(**{**model_inputs(batch), "attention_mask": torch.ones_like(batch.input_ids)}).logits[0]
     assert (leaking - logits)[:at].abs().max() > 0.01
 
 
@@ -605,7 +605,7 @@ def test_an_image_that_changed_its_shape_is_named(world: World, tmp_path: Path) 
         with Image.open(path) as image:
             turned = image.transpose(Image.Transpose.ROTATE_90)
         turned.save(path)
-    decoder = Decoder(ImageFolder(data / "images"), prepared.base.layout, 0)
+    decoder = Decoder(ImageFolder(data / "images"), prepared.base.layout, 1)
     with decoder, pytest.raises(InputError, match=rf"row '{row.id}': .*{words}"):
         list(decoder.ahead([[[row]]]))
 

@@ -130,7 +130,7 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Path) -> None:
     trainer = trl.DPOTrainer(language, args=settings, train_dataset=some, processing_class=tokenizer, peft_config=lora)
     theirs = trainer.model.train()
     randomized(theirs)
-    pairs = encode_all(read_rows(tmp_path / "pairs.jsonl", preferences=True), None, tiny_encoder(), limit=1000)
+    pairs = encode_all(read_rows(tmp_path / "pairs.jsonl", preferences=True), ImageFolder(tmp_path), tiny_encoder(), limit=1000)
     chosen = [(pair.input_ids[: pair.lengths[0]], pair.labels[: pair.lengths[0]]) for pair in pairs]
     rejected = [(pair.input_ids[pair.lengths[0] :], pair.labels[pair.lengths[0] :]) for pair in pairs]
     rows = [*chosen, *rejected]

@@ -112,7 +112,7 @@ def check_questions(recipe: Recipe, questions: Mapping[str, Sequence[HeldOutQues
 
 @torch.no_grad()
 def answer(
-    model: nn.Module, state: TrainState, recipe: Recipe, questions: Sequence[HeldOutQuestion], folder: ImageFolder | None, limit: int
+    model: nn.Module, state: TrainState, recipe: Recipe, questions: Sequence[HeldOutQuestion], folder: ImageFolder, limit: int
 ) -> list[tuple[list[int], bool]]:
     """Generate the most likely reply to each question, up to ``limit`` tokens: its tokens, and whether it ended by itself.
 
@@ -130,7 +130,8 @@ def answer(
         for one, (lines, tiles) in zip(mine, decoded, strict=True):
             size = len(one.encoded.input_ids)
             batch = collate(lines, tiles, length=size, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
-            inputs = {k: v for k, v in batch.inputs().items() if k not in {"position_ids", "attention_mask", "use_cache"} and v is not None}
+            tensors = {"input_ids": batch.input_ids, "pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
+            inputs = {name: tensor for name, tensor in tensors.items() if tensor is not None}
             if one.encoded.images:
                 inputs |= FAMILIES[inner.config.model_type].token_types(inner.config, batch.input_ids)
             # A base's own settings (sampling, penalties) must not count.

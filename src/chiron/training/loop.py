@@ -85,7 +85,7 @@ def train_stage(
     recipe: Recipe,
     plan: StagePlan,
     steps: Iterable[list[Line]],
-    folder: ImageFolder | None,
+    folder: ImageFolder,
     *,
     position: TrainPosition,
     asked: Callable[[], Requests],
@@ -225,7 +225,7 @@ def _no_exchange(state: TrainState) -> contextlib.AbstractContextManager[None]:
 
 
 @torch.no_grad()
-def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
+def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder) -> float:
     """Mean loss per token with a label, or per preference pair, in nats, over packed held-out lines."""
     state.loss.eval()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
@@ -241,7 +241,7 @@ def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], fold
 
 @torch.no_grad()
 def reference_log_probabilities(
-    state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None
+    state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder
 ) -> dict[str, tuple[float, float]]:
     """Log-probabilities of the chosen and the rejected reply of this process's pairs under the current model, by row id."""
     state.loss.eval()

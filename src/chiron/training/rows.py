@@ -317,7 +317,7 @@ class RowEncoder(DialogueTokens):
         return replace(encoded, positions=np.concatenate(positions, axis=1))
 
 
-def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, encoder: RowEncoder, *, limit: int) -> list[Encoded]:
+def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder, encoder: RowEncoder, *, limit: int) -> list[Encoded]:
     """Encode all rows, in order. Decodes every image once, to find broken images before training starts.
 
     Raises:
@@ -371,7 +371,7 @@ def _grid(image: str, size: tuple[int, int] | str, n_images: int, layout: ImageL
         return f"image {shown(image)}: {error}"
 
 
-def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, tuple[int, int] | str]:
+def _image_sizes(names: Sequence[str], folder: ImageFolder) -> dict[str, tuple[int, int] | str]:
     """Return the upright width and height of every image, or why it cannot be used.
 
     Decodes each image completely, because the header of a truncated file can be valid.
@@ -380,8 +380,6 @@ def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, 
         return {}
 
     def look(name: str) -> tuple[int, int] | str:
-        if folder is None:
-            return f"image {shown(name)} cannot be found without an image folder"
         try:
             return upright_size(folder.check(name).path)
         except ImageProblem as problem:
