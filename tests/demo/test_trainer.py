@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from chiron.demo.curriculum import first_stages, train_recipe
 from chiron.demo.data import TINY, make_data
+from chiron.training.encoding import Encoded
 from chiron.training.loop import count_trained
 from chiron.training.metrics import read_metrics
 from chiron.training.packing import Cost, micro_batches, pack
-from chiron.training.rows import Encoded
 
 pytestmark = pytest.mark.slow
 

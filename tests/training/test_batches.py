@@ -14,8 +14,9 @@ from torch import Tensor
 from chiron.cases.images import ImageFolder
 from chiron.providers.local.tiling import TileKey, Tiles, cut, normalise, tile_budget
 from chiron.training.batches import Decoder, PackedBatch, collate
+from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.packing import pack
-from chiron.training.rows import IGNORED, Encoded, encode_all, read_rows
+from chiron.training.rows import read_rows
 from tests.training.tiny import model_inputs, tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_rows
 
 ENCODER = tiny_encoder()

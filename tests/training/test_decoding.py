@@ -19,7 +19,8 @@ from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiles, cut, tile_budget
 from chiron.training.batches import AHEAD, Decoder
-from chiron.training.rows import Encoded, encode_all, read_rows
+from chiron.training.encoding import Encoded, encode_all
+from chiron.training.rows import read_rows
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_encoder, tiny_tiling, write_rows
 

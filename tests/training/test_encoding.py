@@ -15,7 +15,8 @@ from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat, Turn
 from chiron.providers.local.tiling import Tiling
-from chiron.training.rows import IGNORED, Encoded, RowEncoder, TrainingExample, encode_all, read_rows, trained_tokens
+from chiron.training.encoding import IGNORED, Encoded, RowEncoder, encode_all, trained_tokens
+from chiron.training.rows import TrainingExample, read_rows
 from tests.training.tiny import TOKENS_PER_TILE, tiny_encoder, tiny_tiling, tiny_tokenizer, write_rows
 
 TOKENIZER = tiny_tokenizer()

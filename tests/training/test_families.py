@@ -37,6 +37,7 @@ from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
 from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
 from chiron.training.batches import Decoder, PackedBatch, collate
+from chiron.training.encoding import IGNORED, Encoded
 from chiron.training.estimate import estimate
 from chiron.training.held_out import answer, choose_questions
 from chiron.training.loop import TrainState
@@ -44,7 +45,7 @@ from chiron.training.metrics import StepMetrics, read_metrics
 from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.packing import pack
 from chiron.training.recipe import Adapter, Recipe
-from chiron.training.rows import IGNORED, Encoded, read_rows
+from chiron.training.rows import read_rows
 from chiron.training.session import Prepared, prepare, train
 from tests.evaluation import published
 from tests.providers.local.checkpoints import as_processed, config_of, generated, write_family

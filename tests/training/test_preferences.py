@@ -18,12 +18,13 @@ from transformers import Qwen2ForCausalLM
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.training.batches import Decoder, collate
+from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.estimate import estimate
 from chiron.training.metrics import StepMetrics, draw_curves, read_metrics
 from chiron.training.model import Loss, add_adapter
 from chiron.training.packing import pack
 from chiron.training.recipe import Adapter, Recipe, load_recipe
-from chiron.training.rows import IGNORED, Encoded, encode_all, read_rows
+from chiron.training.rows import read_rows
 from chiron.training.session import prepare, train
 from tests.training.tiny import tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_image, write_rows
 

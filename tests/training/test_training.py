@@ -20,12 +20,13 @@ from chiron.cases.images import ImageFolder
 from chiron.cli.app import app
 from chiron.errors import DiskError, InputError
 from chiron.training import checkpoint
+from chiron.training.base import LoadedModel
 from chiron.training.batches import collate
 from chiron.training.estimate import estimate
 from chiron.training.known_bases import KNOWN_BASES
 from chiron.training.loop import learning_rate
 from chiron.training.metrics import MetricsFile, StepMetrics, read_metrics
-from chiron.training.model import LoadedModel, Loss, add_adapter, plain
+from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.packing import plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, builtin_recipe, load_recipe
 from chiron.training.session import Prepared, prepare, train

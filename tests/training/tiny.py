@@ -13,7 +13,7 @@ from PIL import Image
 from chiron.phantom.tiny_model import SPECIAL_TOKENS
 from chiron.providers.local.tiling import Tiling
 from chiron.training.batches import PackedBatch
-from chiron.training.rows import RowEncoder
+from chiron.training.encoding import RowEncoder
 
 TILE = 32
 PATCH = 8

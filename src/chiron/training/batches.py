@@ -20,7 +20,8 @@ from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.client.images import upright
 from chiron.errors import InputError
 from chiron.providers.local.tiling import DEVIATION, MEAN, Grid, ImageLayout, TileKey, Tiles, Tiling
-from chiron.training.rows import IGNORED, Encoded, LossWeighting, shown, token_weight, trained_tokens
+from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
+from chiron.training.rows import shown
 from chiron.training.tile_cache import TileCache
 
 
@@ -54,7 +55,7 @@ class PackedBatch:
     rejected conversations have even and odd numbers.
     """
     reference: Tensor | None = None
-    """Only of preference pairs: ``(pairs, 2)`` float32; see :attr:`~chiron.training.rows.Encoded.reference`."""
+    """Only of preference pairs: ``(pairs, 2)`` float32; see :attr:`~chiron.training.encoding.Encoded.reference`."""
 
     def loss_inputs(self) -> dict[str, Tensor | None]:
         """Keyword arguments of :meth:`chiron.training.model.Loss.forward`."""
@@ -101,7 +102,7 @@ def collate(
         pixels: Returns the tiles of an ``(image, tiles)`` key; not used if no sample has an image.
         length: Length of a line in tokens. If None, the longest line, rounded up to a multiple of 8 for tensor cores.
         pad_id: Padding token. It has no loss, and no sample attends to it.
-        weighting: Loss weighting of the labels (:func:`~chiron.training.rows.token_weight`).
+        weighting: Loss weighting of the labels (:func:`~chiron.training.encoding.token_weight`).
         layout: How the model sees images; default: InternVL's tiles.
         raw: Whether tiles stay uint8 until :meth:`PackedBatch.to` moves them, which then is four times faster.
 

@@ -13,14 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from chiron.training.memory import fixed_recomputed, predict_memory
+from chiron.training.encoding import trained_tokens
 from chiron.training.metrics import read_metrics
 from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain, train_parts
-from chiron.training.operations import Operations, passes_of
 from chiron.training.packing import StagePlan, batches_of_step, steps_of_stage
-from chiron.training.quantization import count_weights
 from chiron.training.recipe import Adapter
-from chiron.training.rows import trained_tokens
+from chiron.training.resources import Operations, count_weights, fixed_recomputed, passes_of, predict_memory
 from chiron.training.session import Prepared
 
 ACHIEVED_TFLOPS = 330.0

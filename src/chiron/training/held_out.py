@@ -18,11 +18,12 @@ from chiron.io import BrokenJson, read_jsonl, write_atomically
 from chiron.providers.local.families.registry import FAMILIES
 from chiron.training.attention import masked_attention
 from chiron.training.batches import Decoder, collate
+from chiron.training.encoding import IGNORED, Encoded
 from chiron.training.loop import TrainState
 from chiron.training.model import plain
 from chiron.training.packing import order
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import IGNORED, Encoded, TrainingExample
+from chiron.training.rows import TrainingExample
 
 SAMPLES = "samples.jsonl"
 """File in the output folder with the generated answers."""

@@ -17,11 +17,11 @@ from chiron.errors import InputError
 from chiron.providers.local.tiling import ImageLayout, TileKey, Tiles
 from chiron.training.batches import Decoder, PackedBatch, collate, one_ahead
 from chiron.training.checkpoint import TrainPosition
+from chiron.training.encoding import LossWeighting, token_weight, trained_tokens
 from chiron.training.metrics import StepMetrics
 from chiron.training.model import ShardedLoss, gather, no_gradient_sync, part_of
 from chiron.training.packing import Cost, Line, StagePlan, micro_batches
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import LossWeighting, token_weight, trained_tokens
 from chiron.training.tile_cache import TileCache
 
 

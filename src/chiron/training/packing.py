@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from chiron.errors import InputError
+from chiron.training.encoding import IGNORED, Encoded, trained_tokens
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import IGNORED, Encoded, trained_tokens
 
 _ORDER, _BINS = 0, 1  # ids of the two random streams of an epoch
 

@@ -10,7 +10,7 @@ from chiron.client.config_file import explain
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiling
 from chiron.terminal import printable
-from chiron.training.rows import LossWeighting
+from chiron.training.encoding import LossWeighting
 from chiron.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -16,6 +16,7 @@ from torch import nn
 from chiron.errors import ChironError, InputError
 from chiron.io import write_atomically
 from chiron.training.checkpoint import TrainCheckpoint, TrainPosition, random_states, restore_random_states, save_checkpoint
+from chiron.training.encoding import Encoded
 from chiron.training.held_out import SAMPLES, BestWeights, SampledAnswer, Score, add_samples, answer
 from chiron.training.loop import (
     Requests,
@@ -26,13 +27,11 @@ from chiron.training.loop import (
     reference_log_probabilities,
     train_stage,
 )
-from chiron.training.memory import choose_recomputed
 from chiron.training.metrics import HeldOut, StepMetrics, read_metrics
 from chiron.training.model import Loss, ShardedLoss, compile_layers, copy_from_shards, gather_state, sharded, split_state, trained_state
-from chiron.training.operations import Operations, passes_of
 from chiron.training.packing import Line, StagePlan, bins, steps_of_stage
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import Encoded
+from chiron.training.resources import Operations, choose_recomputed, passes_of
 from chiron.training.tile_cache import TileCache
 
 if TYPE_CHECKING:
