@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from chiron.demo.curriculum import first_stages, train_recipe
 from chiron.demo.data import TINY, make_data
-from chiron.training.encoding import Encoded
-from chiron.training.loop import count_trained
+from chiron.training.encoding import Encoded, trained_tokens
 from chiron.training.metrics import read_metrics
-from chiron.training.packing import Cost, micro_batches, pack
+from chiron.training.packing import Cost, Line, micro_batches, pack
 
 pytestmark = pytest.mark.slow
 
 
 def encoded(name: str) -> Encoded:
     return Encoded(name, np.arange(3, dtype=np.int32), np.array([-100, 1, 2], dtype=np.int32), (), ())
+
+
+def count_trained(line: Line) -> int:
+    return sum(map(trained_tokens, line))
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4))

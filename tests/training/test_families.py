@@ -371,7 +371,7 @@ def test_held_out_answers_are_what_transformers_generates(world: World) -> None:
     chosen = prepared.recipe.stages[0].model_copy(update={"answers": 9})
     questions = choose_questions(path, read_rows(path), prepared.held_out["cot"], prepared.recipe, chosen)
     model: Any = prepared.base.model
-    state = TrainState(model, [], torch.optim.SGD(model.parameters()), Accelerator(cpu=True), 0, prepared.base.layout)
+    state = TrainState(model, torch.optim.SGD(model.parameters()), Accelerator(cpu=True), 0, prepared.base.layout)
     replies: Any = answer(model, state, prepared.recipe, questions, prepared.folder, 8)
     for question, (tokens, _) in zip(questions, replies, strict=True):
         inputs = world.images(question.encoded.images)

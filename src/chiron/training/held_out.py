@@ -127,7 +127,7 @@ def answer(
     inner = plain(model)
     inner.eval()
     with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
-        decoded = decoder.ahead(iter([[(one.encoded,)] for one in mine]))
+        decoded = decoder.ahead([[(one.encoded,)] for one in mine])
         for one, (lines, tiles) in zip(mine, decoded, strict=True):
             size = len(one.encoded.input_ids)
             batch = collate(lines, tiles, length=size, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
@@ -143,7 +143,7 @@ def answer(
             tokens = made[0, batch.input_ids.shape[1] :].tolist()
             finished = bool(tokens) and tokens[-1] == one.stop_id
             replies.append((tokens[:-1] if finished else tokens, finished))
-    shares = gather_object([replies]) if world > 1 else [replies]
+    shares = gather_object([replies])
     return [shares[number % world][number // world] for number in range(len(questions))]
 
 

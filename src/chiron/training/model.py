@@ -5,16 +5,15 @@ model, which stays in host memory. Checkpoints, export and the adapter of the ne
 ``fully_shard``, because accelerate silently disables its FSDP without a GPU.
 """
 
-import contextlib
 import copy
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -287,15 +286,3 @@ def split_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict
 def gather(value: Any) -> Any:
     """Gather a tensor from its shards; return other values unchanged. All processes must call this together."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-@contextlib.contextmanager
-def no_gradient_sync(loss: nn.Module) -> Iterator[None]:
-    """Accumulate gradients locally; the next backward pass outside this context exchanges them."""
-    if not isinstance(loss, FSDPModule):
-        raise TypeError("only a sharded loss can delay its gradients")
-    loss.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        loss.set_requires_gradient_sync(True)

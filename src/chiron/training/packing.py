@@ -26,23 +26,20 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         ValueError: A length is negative or more than ``capacity``; samples are never truncated.
     """
     filled: list[list[int]] = []
-    open_bins: dict[int, list[int]] = {}  # by remaining room
-    rooms: list[int] = []  # sorted keys of open_bins; few, even if there are many bins
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    opened: list[tuple[int, int, int]] = []
+    """Room, time and number of each bin, sorted; times are negative: of bins with equal rooms, the last one changed comes first."""
+    for time, index in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
         length = lengths[index]
         if not 0 <= length <= capacity:
             raise ValueError(f"sample {index} has {length} tokens and does not fit into {capacity}")
-        place = bisect_left(rooms, length)
-        if place == len(rooms):
-            filled.append([index])
-            _open(len(filled) - 1, capacity - length, open_bins, rooms)
-            continue
-        room = rooms[place]
-        target = open_bins[room].pop()
-        if not open_bins[room]:
-            del open_bins[room], rooms[place]
-        filled[target].append(index)
-        _open(target, room - length, open_bins, rooms)
+        place = bisect_left(opened, (length,))
+        if place < len(opened):
+            room, _, number = opened.pop(place)
+        else:
+            room, number = capacity, len(filled)
+            filled.append([])
+        filled[number].append(index)
+        insort(opened, (room - length, -time, number))
     return filled
 
 
@@ -71,13 +68,6 @@ def bins(lengths: Sequence[int], capacity: int, *, seed: int, epoch: int, window
         members = shuffled[begin:end]
         lines += [[members[i] for i in line] for line in pack([lengths[i] for i in members], capacity)]
     return [lines[int(i)] for i in np.random.default_rng([seed, epoch, _BINS]).permutation(len(lines))]
-
-
-def _open(number: int, room: int, open_bins: dict[int, list[int]], rooms: list[int]) -> None:
-    if room not in open_bins:
-        open_bins[room] = []
-        insort(rooms, room)
-    open_bins[room].append(number)
 
 
 Line = tuple[Encoded, ...]
@@ -230,18 +220,17 @@ def _balanced(step: Sequence[Line], groups: int, at_once: int, world: int, cost:
     costs, lengths = [cost(row) for row in rows], [len(row.input_ids) for row in rows]
     longest = max(sum(len(row.input_ids) for row in line) for line in step)
     # As few lines as possible: those of a batch are padded to its longest one.
-    for count in range(groups, groups * at_once + 1, groups):
-        if (shared := _spread(costs, lengths, count, longest)) is not None:
-            break
-    else:
+    fitting = (_spread(costs, lengths, count, longest) for count in range(groups, groups * at_once + 1, groups))
+    shared = next((lines for lines in fitting if lines is not None), None)
+    if shared is None:
         return None
     lines = [members for members in shared if members]
     of_line = [sum(costs[i] for i in members) for members in lines]
     batches = _spread(of_line, [1] * len(lines), groups, at_once)
-    if batches is None:
-        return None
-    of_process = _spread([sum(of_line[n] for n in batch) for batch in batches], [1] * groups, world, groups // world)
-    assert of_process is not None  # noqa: S101 - there is room for all
+    assert batches is not None  # noqa: S101 - there is room for all lines
+    of_batch = [sum(of_line[n] for n in batch) for batch in batches]
+    of_process = _spread(of_batch, [1] * groups, world, groups // world)
+    assert of_process is not None  # noqa: S101 - there is room for all batches
     in_turn = (batches[number] for together in zip(*of_process, strict=True) for number in together)
     return [[tuple(rows[i] for i in lines[number]) for number in batch] for batch in in_turn]
 

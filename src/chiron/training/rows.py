@@ -9,7 +9,7 @@ from typing import Final
 
 from chiron.cases.case import IMAGE_MARK
 from chiron.errors import InputError
-from chiron.io import BrokenJson, file_sha256, read_jsonl
+from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
@@ -77,18 +77,6 @@ def _read(path: Path, parse: Callable[[Mapping[str, object]], tuple[TrainingExam
     if faults:
         raise InputError(f"{path}: {len(faults)} broken {'row' if len(faults) == 1 else 'rows'}, fix or remove them: {listing(faults)}")
     return rows
-
-
-def rows_fingerprint(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes as hex.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def listing(faults: Sequence[str], *, most: int = 5) -> str:

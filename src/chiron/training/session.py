@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
+from chiron.io import file_sha256
 from chiron.training.base import LoadedModel, load_base
 from chiron.training.checkpoint import UNREADABLE, RunIdentity, TrainCheckpoint, TrainPosition, load_last, run_identity, write_weights
 from chiron.training.encoding import Encoded, RowEncoder, encode_all
@@ -35,7 +36,7 @@ from chiron.training.metrics import (
 from chiron.training.model import add_adapter, train_parts
 from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
-from chiron.training.rows import read_rows, rows_fingerprint
+from chiron.training.rows import read_rows
 from chiron.training.stage import RunContext, StageRun
 from chiron.training.tile_cache import TileCache
 from chiron.training.trackers import check_trackers, tracker_writer
@@ -101,7 +102,7 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None, *, load: Cal
     def read(name: str, objective: str = "sft", asked_in: Stage | None = None) -> list[Encoded]:
         path = data / name
         rows = read_rows(path, preferences=objective == "dpo")
-        hashes[name] = rows_fingerprint(path)
+        hashes[name] = file_sha256(path)
         encoded = encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
         if asked_in is not None and asked_in.answers:
             questions[asked_in.name] = choose_questions(path, rows, encoded, recipe, asked_in)
@@ -142,7 +143,7 @@ def train(
     check_questions(recipe, prepared.questions, score)
     accelerator = _accelerator(recipe)
     tiles = _tile_cache(prepared, accelerator)
-    saved = _saved(prepared, accelerator, out)
+    saved = _saved(prepared, out)
     position = saved.position if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
         if saved is not None and position.stage == len(prepared.plans):
@@ -170,11 +171,10 @@ def train(
     return TrainingSummary(out, out / "model", adapter, position.total_steps, losses)
 
 
-def _saved(prepared: Prepared, accelerator: Accelerator, out: Path) -> TrainCheckpoint | None:
+def _saved(prepared: Prepared, out: Path) -> TrainCheckpoint | None:
     """Load the last checkpoint of this run, if there is one."""
     saved = load_last(out / "checkpoints")
-    if accelerator.num_processes > 1:
-        _check_processes(gather_object([(prepared.identity, saved and saved.position)]), out)
+    _check_processes(gather_object([(prepared.identity, saved and saved.position)]), out)
     if saved is not None:
         _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
     if saved is not None and saved.run != prepared.identity:
@@ -260,7 +260,7 @@ def _tile_cache(prepared: Prepared, accelerator: Accelerator) -> TileCache | Non
     except InputError as error:
         problem = str(error)
     # An error in one process only, as on a node without the folder, would leave the others waiting for it.
-    problems = gather_object([problem]) if accelerator.num_processes > 1 else [problem]
+    problems = gather_object([problem])
     for rank, found in enumerate(problems):
         if found is not None:
             raise InputError(f"process {rank}: {found}" if len(problems) > 1 else found)
