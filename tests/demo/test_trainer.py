@@ -101,7 +101,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for processes in (1, 2):
         out = tmp_path / str(processes)
         heard: list[object] = []
-        model = train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=heard.append)
+        model = train_recipe(recipe, data, out, processes=processes, watch=heard.append)
         assert (model / "model.safetensors").is_file()
         assert len(heard) == TINY.text_steps + TINY.alignment_steps + 1
         losses.append([line.get("loss", line.get("held_out_loss")) for line in read_metrics(out / "metrics.jsonl")])

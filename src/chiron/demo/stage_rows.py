@@ -19,7 +19,7 @@ from chiron.mmrp.cot import intern_form
 from chiron.mmrp.row import ROWS
 from chiron.mmrp.templates import InternTemplate
 from chiron.phantom.sample import SyntheticCase
-from chiron.phantom.wording import QUESTIONS
+from chiron.phantom.wording import QUESTIONS, choose
 from chiron.phantom.world import COMBINATIONS, Attributes, World
 
 DESCRIBE: Final = "What does the lesion look like?"
@@ -52,7 +52,7 @@ def rule_cases(world: World, *, copies: int, seed: int) -> Iterator[Case]:
             steps = steps_of(attributes)
             yield Case(
                 id=f"rule-{number}-{index}",
-                question=QUESTIONS[int(rng.integers(len(QUESTIONS)))],
+                question=choose(QUESTIONS, rng),
                 answer=world.diagnose(attributes),
                 images=(),
                 findings=tuple(steps[k] for k in rng.permutation(len(steps))),
@@ -108,16 +108,14 @@ def write_cases(path: Path, cases: Iterable[Case]) -> Path:
     return path
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Rows:
-    """Write rows as JSONL, atomically, and return them.
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSONL, atomically.
 
     Raises:
         DiskError: The disk is full.
     """
-    kept = list(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    return kept
+    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def words_of(*rows: Rows) -> Iterator[str]:

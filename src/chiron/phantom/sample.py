@@ -73,14 +73,14 @@ def generate_case(
     shuffled = np.random.default_rng([seed, block, _LESIONS]).permutation(len(among))
     attributes = among[shuffled[position]]
     rng = np.random.default_rng([seed, index, _WORDS])
-    complaint = place.complaints[int(rng.integers(len(place.complaints)))]
+    complaint = wording.choose(place.complaints, rng)
     age = int(rng.integers(complaint.youngest, complaint.oldest + 1))
-    sex = place.sexes[int(rng.integers(len(place.sexes)))]
+    sex = wording.choose(place.sexes, rng)
     images = 2 if rng.random() < 0.25 else 1
     case_id = f"{name}-{index:06d}"
     case = Case(
         id=case_id,
-        question=wording.question(rng),
+        question=wording.choose(wording.QUESTIONS, rng),
         answer=world.diagnose(attributes),
         images=tuple(f"{case_id}/{modality.lower()}_group1/{view}.png" for view in range(images)),
         history=wording.history(complaint, age, sex, rng),
