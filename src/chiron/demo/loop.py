@@ -80,13 +80,7 @@ def team(
 ) -> RunConfig:
     """Create the configuration of the search: specialist mentors, small models as interns, and a judge by normalized match.
 
-    Args:
-        interns: Model folders by name.
-        data: Data with the cases to search.
-        seed: Seed of the search.
-        taught_by: Mentors from :func:`mentors`; by default the three in :data:`SPECIALISTS`.
-        policy: Policy that decides which paths are retained.
-        search: Further settings of the section ``search``.
+    ``interns``: model folders by name. ``taught_by``: mentors, by default all of :func:`mentors`. ``search``: more of its settings.
     """
     taught_by = mentors() if taught_by is None else taught_by
     models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in taught_by.items()}

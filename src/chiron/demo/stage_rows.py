@@ -39,13 +39,7 @@ def chain(attributes: Attributes, answer: str) -> str:
 
 
 def rule_cases(world: World, *, copies: int, seed: int) -> Iterator[Case]:
-    """Generate stage 1 cases without images: for each rule, the findings in words, in random order.
-
-    Args:
-        world: World with the rules.
-        copies: Cases per rule.
-        seed: Seed of wording and order.
-    """
+    """Generate ``copies`` stage 1 cases of each rule, without images: the findings in words, in random order."""
     rng = np.random.default_rng([seed, 1])
     for number in range(copies):
         for index, attributes in enumerate(COMBINATIONS):

@@ -169,13 +169,9 @@ def history(complaint: Complaint, age: int, sex: str, rng: np.random.Generator) 
 
 
 def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Write the radiologist's findings: one sentence per attribute, among neutral ones, in one or two paragraphs.
+    """Write the radiologist's findings: one sentence per attribute, among neutral ones of ``place``, in one or two paragraphs.
 
-    Args:
-        attributes: the true attributes of the lesion.
-        place: provides the neutral findings.
-        images: number of images in the case, 1 or 2.
-        rng: chooses the order, the millimeters, and the neutral sentences.
+    ``images``: number of images in the case, 1 or 2. ``rng`` chooses the order, the millimeters, and the neutral sentences.
     """
     about = _about_the_lesion(attributes, rng)
     neutral = [place.neutral[k] for k in rng.permutation(len(place.neutral))[: rng.integers(1, 3)]]

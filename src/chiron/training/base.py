@@ -55,12 +55,13 @@ def load_base(recipe: Recipe) -> LoadedModel:
     # Frozen base weights can stay in half precision; trained weights need full precision.
     trains_all = any(stage.trained_parts for stage in recipe.stages)
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
+    attention = "eager" if recipe.attention == "eager" else "sdpa"  # the others are only for the language model, and set later
     if recipe.scratch is not None:
         torch.manual_seed(recipe.seed)
         try:
             config = getattr(transformers, family.config_class)(**recipe.scratch.config)
             # The public constructor accepts neither the attention type nor the precision.
-            model = architecture._from_config(config, dtype=dtype, attn_implementation=_first_attention(recipe))  # noqa: SLF001
+            model = architecture._from_config(config, dtype=dtype, attn_implementation=attention)  # noqa: SLF001
             tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"recipe {recipe.name}: scratch: {first_line(error)}") from error
@@ -68,7 +69,6 @@ def load_base(recipe: Recipe) -> LoadedModel:
         source = str(recipe.base)
         quantized = quantization_settings(recipe, family, dtype)
         try:
-            attention = _first_attention(recipe)
             model = load_whole(architecture, source, dtype=dtype, attn_implementation=attention, use_safetensors=True, **quantized)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -78,11 +78,6 @@ def load_base(recipe: Recipe) -> LoadedModel:
     if recipe.gradient_checkpointing not in {False, "none"}:
         recompute(model)
     return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
-
-
-def _first_attention(recipe: Recipe) -> str:
-    """Return the attention to load a model with: other kinds than "eager" are only for the language model, and set later."""
-    return "eager" if recipe.attention == "eager" else "sdpa"
 
 
 def _family(recipe: Recipe) -> ModelFamily:

@@ -5,7 +5,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -59,8 +59,7 @@ class PackedBatch:
 
     def loss_inputs(self) -> dict[str, Tensor | None]:
         """Keyword arguments of :meth:`chiron.training.model.Loss.forward`."""
-        names = ("input_ids", "position_ids", "labels", "pixel_values", "weights", "conversations", "reference", "image_grid_thw")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
         """Copy the batch to ``device``."""

@@ -68,10 +68,8 @@ class RowEncoder(DialogueTokens):
 
         Each turn is tokenized separately from its context, so that labels match the tokens that generation would produce.
 
-        Args:
-            row: the conversation or pair.
-            tile_counts: number of tiles of each image.
-            grids: rows and columns of each image's tiles; only needed if the layout ``needs_grids``.
+        ``tile_counts``: number of tiles of each image. ``grids``: rows and columns of each image's tiles; only needed if the layout
+        ``needs_grids``.
 
         Raises:
             InputError: The number of image marks differs from the number of ``tile_counts``.

@@ -41,10 +41,11 @@ def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans
     """
     adapter = out / "adapter" if hasattr(model, "peft_config") else None
     draft = out / ".model"
+    about = card(recipe, base, plans, hashes, out / "metrics.jsonl")
     try:
         if adapter is not None:
             model.save_pretrained(adapter)  # type: ignore[operator]
-            (adapter / "README.md").write_text(card(recipe, base, plans, hashes, out / "metrics.jsonl"))
+            (adapter / "README.md").write_text(about)
             if (out / KEPT_BASE).is_file():
                 # Earlier stages trained every weight, so the adapter does not fit the base model of the recipe.
                 settings = adapter / "adapter_config.json"
@@ -66,7 +67,7 @@ def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans
         unset = None if family.default_system is None else "none"
         write_format(draft, base.layout, system or unset, image_separator=INTERNVL.image_separator)
         (draft / "preprocessor_config.json").write_text(json.dumps(base.layout.processor_settings(), indent=2) + "\n")
-        (draft / "README.md").write_text(card(recipe, base, plans, hashes, out / "metrics.jsonl"))
+        (draft / "README.md").write_text(about)
         shutil.rmtree(out / "model", ignore_errors=True)
         draft.rename(out / "model")
     except FULL_DISK as error:

@@ -26,13 +26,13 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         ValueError: A length is negative or more than ``capacity``; samples are never truncated.
     """
     filled: list[list[int]] = []
+    # Room, time and number of each bin, sorted. Times are negative: of bins with equal rooms, the last one changed comes first.
     opened: list[tuple[int, int, int]] = []
-    """Room, time and number of each bin, sorted; times are negative: of bins with equal rooms, the last one changed comes first."""
     for time, index in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
         length = lengths[index]
         if not 0 <= length <= capacity:
             raise ValueError(f"sample {index} has {length} tokens and does not fit into {capacity}")
-        place = bisect_left(opened, (length,))
+        place = bisect_left(opened, (length, -len(lengths), 0))
         if place < len(opened):
             room, _, number = opened.pop(place)
         else:
@@ -45,7 +45,8 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def order(n: int, *, seed: int, epoch: int) -> list[int]:
     """Return a permutation of ``range(n)`` that depends only on ``seed`` and ``epoch``; both must be at least 0."""
-    return [int(i) for i in np.random.default_rng([seed, epoch, _ORDER]).permutation(n)]
+    found: list[int] = np.random.default_rng([seed, epoch, _ORDER]).permutation(n).tolist()
+    return found
 
 
 def bins(lengths: Sequence[int], capacity: int, *, seed: int, epoch: int, window: int = 4096) -> list[list[int]]:
@@ -105,9 +106,12 @@ def steps_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
     if (count := stage.batch.rows) is not None:
         shuffled = order(len(rows), seed=seed, epoch=epoch)
         cut = [shuffled[begin : begin + count] for begin in range(0, len(shuffled), count)]
-        return [_packed([rows[i] for i in members], recipe.max_seq_length) for members in cut]
-    packed = bins(lengths, _line_length(recipe, stage, lengths), seed=seed, epoch=epoch)
-    return list(_grouped([tuple(rows[i] for i in line) for line in packed], stage))
+        packed = [pack([lengths[i] for i in members], recipe.max_seq_length) for members in cut]
+        return [[tuple(rows[members[i]] for i in line) for line in step] for members, step in zip(cut, packed, strict=True)]
+    # Lines are shorter if a full one would exceed the tokens of a step.
+    longest = min(recipe.max_seq_length, max(stage.batch.tokens or 0, *lengths))
+    lines = bins(lengths, longest, seed=seed, epoch=epoch)
+    return list(_grouped([tuple(rows[i] for i in line) for line in lines], stage))
 
 
 def steps_of_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], total: int) -> Iterator[list[Line]]:
@@ -119,15 +123,6 @@ def steps_of_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
                 return
             made += 1
             yield step
-
-
-def _packed(rows: Sequence[Encoded], capacity: int) -> list[Line]:
-    return [tuple(rows[i] for i in line) for line in pack([len(row.input_ids) for row in rows], capacity)]
-
-
-def _line_length(recipe: Recipe, stage: Stage, lengths: Sequence[int]) -> int:
-    """Maximum tokens of a packed line: ``max_seq_length``, or less if a full line would exceed the tokens of a step."""
-    return min(recipe.max_seq_length, max(stage.batch.tokens or 0, *lengths))
 
 
 def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> StagePlan:
@@ -211,7 +206,8 @@ def batches_of_step(step: Sequence[Line], at_once: int, world: int, cost: Cost |
         # As many lines in each, as far as possible.
         edges = [len(step) * i // groups for i in range(groups + 1)]
         batches = [list(step[begin:end]) for begin, end in pairwise(edges)]
-    return [batch or [tuple(_silent(row) for row in step[0][:1])] for batch in batches]
+    silent = tuple(replace(row, labels=np.full_like(row.labels, IGNORED)) for row in step[0][:1])
+    return [batch or [silent] for batch in batches]
 
 
 def _balanced(step: Sequence[Line], groups: int, at_once: int, world: int, cost: Cost) -> list[list[Line]] | None:
@@ -251,7 +247,3 @@ def _spread(costs: Sequence[float], sizes: Sequence[int], count: int, room: int)
         left[number] -= sizes[item]
         insort(cheapest, (spent + costs[item], number))
     return groups
-
-
-def _silent(row: Encoded) -> Encoded:
-    return replace(row, labels=np.full_like(row.labels, IGNORED))

@@ -14,11 +14,7 @@ from chiron.training.encoding import LossWeighting
 from chiron.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
 ModelPart = Literal["language", "projector", "vision"]
-
-
 Attention = Literal["auto", "varlen", "flash_attention_2", "flex_attention", "sdpa", "eager"]
 
 

@@ -185,16 +185,13 @@ def _bytes_per_token(loss: Loss, device: torch.device, *, half: bool) -> float:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
 
-    def begin(*_: object) -> None:
-        hooks.__enter__()
-
-    def end(*_: object) -> None:
-        hooks.__exit__()
-
     training, recomputed = loss.training, [getattr(layer, "gradient_checkpointing", False) for layer in language_layers(loss.model)]
     loss.train()
     recompute_only(loss.model, 0)
-    handles = [layer.register_forward_pre_hook(begin), layer.register_forward_hook(end)]
+    handles = [
+        layer.register_forward_pre_hook(lambda *_: hooks.__enter__()),
+        layer.register_forward_hook(lambda *_: hooks.__exit__()),
+    ]
     ids = torch.ones(1, _SAMPLE, dtype=torch.long, device=device)
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=half), torch.random.fork_rng():  # dropout must not change the run
