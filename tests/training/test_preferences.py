@@ -231,7 +231,7 @@ def test_a_dry_run_counts_both_replies_and_the_reference(world: Path) -> None:
     prepared = prepare(recipe_of(world), world / "data")
     stage = estimate(prepared).stages[1]
     pairs = prepared.data["dpo"]
-    assert (stage.rows, stage.steps) == (10, 7)
+    assert (prepared.plans[1].rows, prepared.plans[1].steps) == (10, 7)
     assert all(sum(pair.lengths) == len(pair.input_ids) and len(pair.lengths) == 2 for pair in pairs)
     plain = estimate(prepare(recipe_of(world, stages=[SFT, {**DPO, "steps": 14}]), world / "data")).stages[1]
     # Twice the steps are less than twice the work: the reference is computed once.

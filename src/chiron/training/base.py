@@ -31,8 +31,6 @@ class LoadedModel:
     model: nn.Module
     """A transformers model of a supported family."""
     tokenizer: Any
-    tokens_per_tile: int
-    """Number of image tokens per tile."""
     family: ModelFamily = INTERNVL
     layout: ImageLayout = field(default_factory=Tiling)
     """How the model sees images."""
@@ -77,7 +75,7 @@ def load_base(recipe: Recipe) -> LoadedModel:
     layout = fit_base(recipe, family, model, tokenizer, recipe.base)
     if recipe.gradient_checkpointing not in {False, "none"}:
         recompute(model)
-    return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
+    return LoadedModel(model, tokenizer, family, layout)
 
 
 def _family(recipe: Recipe) -> ModelFamily:

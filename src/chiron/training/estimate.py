@@ -33,19 +33,12 @@ class StageEstimate:
     """Estimate of one stage."""
 
     stage: str
-    rows: int
-    steps: int
-    epochs: float
     tokens: int
     """Real tokens in all steps, replay included."""
-    trained_tokens: int
-    """Number of these tokens with a label."""
     tiles: int
     """Tiles in all steps; a tile counts each time it is used."""
     busy: float
     """Average share of the GPUs' time with work. All wait for the one whose share of a step takes longest."""
-    utilisation: float
-    """Share of positions that are not padding."""
     petaflops: float
     """Total floating-point operations, in 10^15."""
     hours: float
@@ -105,14 +98,9 @@ def _estimate_stage(prepared: Prepared, plan: StagePlan, gpus: int, once: Operat
     busy = _busy(steps, recipe, gpus, once.cost(passes))
     return StageEstimate(
         stage=stage.name,
-        rows=plan.rows,
-        steps=plan.steps,
-        epochs=plan.epochs,
         tokens=sum(len(row.input_ids) for row in rows),
-        trained_tokens=sum(trained_tokens(row) for row in rows),
         tiles=sum(row.tiles() for row in rows),
         busy=busy,
-        utilisation=plan.utilisation,
         petaflops=operations / 1e15,
         hours=operations / (gpus * busy * speed * 1e12) / 3600,
     )

@@ -88,7 +88,7 @@ def load_for_estimate(recipe: Recipe) -> LoadedModel:
         _store_in_four_bits(model)
     one_layer = architecture._from_config(_one_layer(config_class(**published)), dtype=dtype)  # noqa: SLF001
     layout = fit_base(recipe, family, model, tokenizer, None)
-    return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout, one_layer)
+    return LoadedModel(model, tokenizer, family, layout, one_layer)
 
 
 def _is_unreachable(base: str) -> bool:
