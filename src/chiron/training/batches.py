@@ -74,7 +74,7 @@ class PackedBatch:
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "PackedBatch":
         tensors = {name: value for name, value in self.loss_inputs().items() if value is not None}
-        return replace(self, **{name: change(value) for name, value in tensors.items()})  # type: ignore[arg-type]
+        return replace(self, **{name: change(value) for name, value in tensors.items()})
 
 
 def normalized(tiles: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Model for training: load or create it, add a LoRA adapter, compute the loss, and shard it over processes.
+"""Model in training: add a LoRA adapter, compute the loss, and shard it over processes.
 
 Sharded training (FSDP2) is for models that do not fit on one GPU: a sharded copy is trained, and its weights are gathered into the full
 model, which stays in host memory. Checkpoints, export and the adapter of the next stage use only the full model. Sharding uses torch's

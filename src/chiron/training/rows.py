@@ -1,4 +1,4 @@
-"""Training rows: read conversations with image marks from JSONL, reject malformed ones, and encode them as tokens and labels."""
+"""Training rows: read conversations with image marks from JSONL, and reject malformed ones."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
