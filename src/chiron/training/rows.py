@@ -93,17 +93,14 @@ def shown(name: str) -> str:
 
 def _row(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
     """Return the valid parts of a row, and its faults."""
-    key, roles, speaker, content = ("messages", _ROLES, "role", "content")
-    if key not in raw and "conversations" in raw:
-        key, roles, speaker, content = ("conversations", _SPEAKERS, "from", "value")
-    turns, faults = _turns(raw, key, roles, speaker, content)
+    turns, faults = _turns(raw, "conversations" if "conversations" in raw and "messages" not in raw else "messages")
     row = TrainingExample(_id(raw), _images(raw), turns)
     return row, _faults(raw, row, faults)
 
 
 def _pair(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
     """Return the valid parts of a preference pair, and its faults."""
-    parts = {key: _turns(raw, key, _ROLES, "role", "content") for key in ("prompt", "chosen", "rejected")}
+    parts = {key: _turns(raw, key) for key in ("prompt", "chosen", "rejected")}
     prompt, chosen, rejected = (turns for turns, _ in parts.values())
     unread = [fault for _, faults in parts.values() for fault in faults]
     row = TrainingExample(_id(raw), _images(raw), (*prompt, *chosen), (*prompt, *rejected), len(prompt))
@@ -121,7 +118,7 @@ def _pair(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
 
 def _prompt(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
     """Return the prompt of a row, and its faults; its completions are not read."""
-    turns, unread = _turns(raw, "prompt", _ROLES, "role", "content")
+    turns, unread = _turns(raw, "prompt")
     row = TrainingExample(_id(raw), _images(raw), turns)
     return row, _faults(raw, row, unread, answered=False)
 
@@ -144,10 +141,9 @@ def _image_list(raw: Mapping[str, object]) -> object:
     return [given] if isinstance(given, str) else given
 
 
-def _turns(
-    raw: Mapping[str, object], key: str, roles: Mapping[str, RoleName], speaker: str, content: str
-) -> tuple[tuple[Turn, ...], list[str]]:
+def _turns(raw: Mapping[str, object], key: str) -> tuple[tuple[Turn, ...], list[str]]:
     """Return the valid turns under ``key``, in order, and the faults of the others."""
+    roles, speaker, content = (_SPEAKERS, "from", "value") if key == "conversations" else (_ROLES, "role", "content")
     given = raw.get(key)
     if not isinstance(given, list) or not given:
         return (), [f"its '{key}' is not a list of turns"]
