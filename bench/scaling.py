@@ -13,9 +13,9 @@ from bench.table import heading, table
 from bench.train_throughput import ADAPTER, FULL, Size, make_model, mixture
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.training.model import plain
-from chiron.training.operations import Operations
 from chiron.training.packing import Cost, Line, batches_of_step, steps_of_epoch
 from chiron.training.recipe import Recipe, Stage
+from chiron.training.resources import Operations
 
 SPEED = {"InternVL3-2B": 321e12, "InternVL3-8B": 316e12}
 """Useful operations per second of one H200, measured (``bench/README.md``)."""

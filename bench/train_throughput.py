@@ -24,21 +24,20 @@ from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.tiling import ImageLayout, TileKey, Tiles, Tiling
 from chiron.training.attention import use_attention
 from chiron.training.batches import collate
+from chiron.training.encoding import IGNORED, Encoded, trained_tokens
 from chiron.training.estimate import matmul_peak
 from chiron.training.known_bases import KNOWN_BASES
 from chiron.training.loop import memory_gib
-from chiron.training.memory import predict_memory
 from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, plain, recompute, recompute_only
-from chiron.training.operations import Operations
 from chiron.training.packing import bins, order
 from chiron.training.recipe import Adapter, Attention, Recipe
-from chiron.training.rows import IGNORED, Encoded, trained_tokens
+from chiron.training.resources import Operations, predict_memory
 
 Batches = Sequence[Sequence[Encoded]]
 Inputs = dict[str, Tensor]
 Losses = Callable[[nn.Module, Sequence[Encoded]], Tensor]
 ADAPTER = {"language": 2, "attention": 3, "head": 2, "vision": 1}
-"""Passes that training an adapter of the language model needs (:func:`~chiron.training.operations.passes_of`)."""
+"""Passes that training an adapter of the language model needs (:func:`~chiron.training.resources.passes_of`)."""
 BATCH = 4
 """Rows of a padded batch."""
 WARM_UP = 4

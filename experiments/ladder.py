@@ -16,7 +16,7 @@ from typing import Any
 
 from chiron import build_preferences, parse_reasoning
 from chiron.demo import loop
-from chiron.demo.curriculum import after_stage_3, train_recipe
+from chiron.demo.curriculum import after_stage_3, first_stages, intern, last_stage, train_recipe
 from chiron.demo.data import FULL, QUICK, TINY, Data, Purity, Scale, castings, is_pure, make_data, purity
 from chiron.demo.demonstration import check_search
 from chiron.demo.ladder import BASE, LADDER, PAPER, VERIFIED, rung_record, true_chains
@@ -169,7 +169,7 @@ class Study:
 
     def _rung(self, name: str) -> Figures:
         if name == BASE:
-            model = loop.train_first(self.data, self.scale, self.own / BASE, seed=self.seed)
+            model = train_recipe(first_stages(self.data, self.scale, seed=self.seed), self.data, self.own / BASE)
             return self._measured(name, model, self.own / BASE, 0)
         rung = LADDER[name]
         return self._trained(name, None if rung.rows is None else rung.rows(self.data, self.own, self.seed))
@@ -184,14 +184,14 @@ class Study:
         if rows == []:  # a search may retain no path; that is a valid result, without training
             return {"rows": 0}
         out = self.own / slug
-        model = loop.train_last(self.own / BASE / "model", self.data, file, self.scale, out, name="rung", seed=self.seed)
+        model = train_recipe(last_stage(self.own / BASE / "model", file, self.scale, name="rung", seed=self.seed), self.data, out)
         truth = _truth((*(data or self.data).seen, *self._annotated(240)))
         pure = sum(is_pure(row["messages"][-1]["content"], truth[row["case_id"]]) for row in rows or ())
         return {**self._measured(name, model, out, len(rows or ())), "pure": pure}
 
     def _train_intern(self, name: str, out: Path, rows: str) -> Path:
         seed = len(loop.INTERNS) * self.seed + loop.INTERNS.index(name)
-        return loop.train_intern(self.own / BASE / "model", self.data, self.scale, out, seed=seed, rows=rows)
+        return train_recipe(intern(self.own / BASE / "model", rows, self.scale, seed=seed), self.data, out)
 
     def _search(self, name: str) -> Figures:
         run = self.own / (name if name in {VERIFIED, PAPER} else f"search-{name}".replace(" ", "-"))
@@ -255,7 +255,7 @@ class Study:
         recipe = after_stage_3(
             self.own / "mics_verified" / "model", file, self.scale, preferences=name == PAIRS, name=out.name, seed=self.seed
         )
-        model = train_recipe(recipe, self.data.folder, self.data.images, out)
+        model = train_recipe(recipe, self.data, out)
         return self._measured(name, model, out, len(rows or ()))
 
     def _annotated(self, count: int) -> tuple[SyntheticCase, ...]:

@@ -18,6 +18,7 @@ from chiron.demo.ladder import LADDER, SHOWN
 from chiron.demo.page import count_weights, example_panel, examples, ladder_table, title_of, write_page
 from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.errors import InputError
+from chiron.io import read_jsonl
 from chiron.mics.run import RunSummary
 from chiron.training.metrics import HeldOut, StepMetrics
 from tests.support.command import Ended, chiron
@@ -187,7 +188,8 @@ def test_retained_paths_become_rows_word_for_word(done: tuple[Demonstration, Lis
     rows = build_stage_3(done[0].run, tmp_path / "chains")
     assert rows[0]["messages"][-1]["content"] == PATH
     assert rows[0]["images"] == list(data.seen[0].case.images)
-    assert write_rows(tmp_path / "rows.jsonl", rows) == rows
+    write_rows(tmp_path / "rows.jsonl", rows)
+    assert [line.value for line in read_jsonl(tmp_path / "rows.jsonl")] == rows
 
 
 def test_an_unknown_policy_is_refused_by_the_search_itself(done: tuple[Demonstration, Listener]) -> None:

@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from chiron.demo.curriculum import first_stages, train_recipe
 from chiron.demo.data import TINY, make_data
-from chiron.training.loop import count_trained
+from chiron.training.encoding import Encoded, trained_tokens
 from chiron.training.metrics import read_metrics
-from chiron.training.packing import Cost, micro_batches, pack
-from chiron.training.rows import Encoded
+from chiron.training.packing import Cost, Line, micro_batches, pack
 
 pytestmark = pytest.mark.slow
 
 
 def encoded(name: str) -> Encoded:
     return Encoded(name, np.arange(3, dtype=np.int32), np.array([-100, 1, 2], dtype=np.int32), (), ())
+
+
+def count_trained(line: Line) -> int:
+    return sum(map(trained_tokens, line))
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4))
@@ -98,7 +101,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for processes in (1, 2):
         out = tmp_path / str(processes)
         heard: list[object] = []
-        model = train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=heard.append)
+        model = train_recipe(recipe, data, out, processes=processes, watch=heard.append)
         assert (model / "model.safetensors").is_file()
         assert len(heard) == TINY.text_steps + TINY.alignment_steps + 1
         losses.append([line.get("loss", line.get("held_out_loss")) for line in read_metrics(out / "metrics.jsonl")])

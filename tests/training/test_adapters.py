@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from chiron.cli.app import app
 from chiron.errors import InputError
 from chiron.training.estimate import estimate
+from chiron.training.export import merge
 from chiron.training.loop import make_optimizer
 from chiron.training.metrics import read_metrics
 from chiron.training.model import add_adapter, part_of, train_parts
-from chiron.training.quantization import merge
 from chiron.training.recipe import Adapter, Recipe, builtin_recipe, load_recipe
 from chiron.training.session import prepare, train
 from chiron.training.stage import TrainingStopped

@@ -14,9 +14,10 @@ from torch import Tensor
 from chiron.cases.images import ImageFolder
 from chiron.providers.local.tiling import TileKey, Tiles, cut, normalise, tile_budget
 from chiron.training.batches import Decoder, PackedBatch, collate
+from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.packing import pack
-from chiron.training.rows import IGNORED, Encoded, encode_all, read_rows
-from tests.training.tiny import tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_rows
+from chiron.training.rows import read_rows
+from tests.training.tiny import model_inputs, tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_rows
 
 ENCODER = tiny_encoder()
 PAD = int(tiny_tokenizer().pad_token_id)
@@ -69,7 +70,7 @@ def test_packed_losses_and_gradients_are_those_of_single_rows(data: Data, attent
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda scores, dim, **_: softmax(scores, dim))
     model = tiny_model(attention=attention).double()
     batch = packed(data)
-    loss = summed_loss(model(**batch.inputs()).logits, batch.labels)
+    loss = summed_loss(model(**model_inputs(batch)).logits, batch.labels)
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -79,7 +80,7 @@ def test_packed_losses_and_gradients_are_those_of_single_rows(data: Data, attent
         one.backward()  # type: ignore[no-untyped-call]
         total += one.detach()
     torch.testing.assert_close(loss.detach(), total, rtol=1e-9, atol=0)
-    assert batch.trained_tokens == sum(int((row.labels != IGNORED).sum()) for row in data.rows)
+    assert int((batch.labels != IGNORED).sum()) == sum(int((row.labels != IGNORED).sum()) for row in data.rows)
     assert any("vision_tower" in name for name in gradients)
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -94,7 +95,7 @@ def test_every_sample_of_a_line_has_the_logits_it_has_alone(data: Data, attentio
     """Images of several rows in one line included: tiles are in the order of their tokens."""
     model = tiny_model(attention=attention)
     lines = [data.rows[:5], data.rows[5:]]
-    logits = model(**collate(lines, data.pixels, length=None, pad_id=PAD).inputs()).logits
+    logits = model(**model_inputs(collate(lines, data.pixels, length=None, pad_id=PAD))).logits
     for number, line in enumerate(lines):
         at = 0
         for row in line:
@@ -115,7 +116,7 @@ def test_samples_of_a_line_do_not_see_each_other(data: Data, attention: str) -> 
 
     def logits(sample: Encoded, **changes: object) -> Tensor:
         batch = collate([[sample, second, third], [third, sample]], data.pixels, length=None, pad_id=PAD)
-        result: Tensor = model(**{**batch.inputs(), **changes}).logits
+        result: Tensor = model(**{**model_inputs(batch), **changes}).logits
         return result
 
     before, after = logits(first), logits(other)
@@ -139,7 +140,7 @@ def test_padding_is_seen_by_nobody(data: Data) -> None:
     long = collate(lines, data.pixels, length=short.input_ids.shape[1] + 64, pad_id=7)
     for number, line in enumerate(lines):
         used = sum(len(row.input_ids) for row in line)
-        a, b = (model(**batch.inputs()).logits[number, :used] for batch in (short, long))
+        a, b = (model(**model_inputs(batch)).logits[number, :used] for batch in (short, long))
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
@@ -151,9 +152,9 @@ def test_a_batch_says_what_it_holds(data: Data) -> None:
     assert width % 8 == 0
     assert 0 <= width - max(used) < 8
     assert batch.input_ids.dtype == batch.labels.dtype == batch.position_ids.dtype == torch.int64
-    assert batch.rows == tuple(data.rows[i].id for i in (1, 0, 2))
-    assert batch.real_tokens == sum(used)
-    assert batch.trained_tokens == int((batch.labels != IGNORED).sum())
+    for number, line in enumerate(lines):
+        assert batch.input_ids[number, : used[number]].tolist() == [token for row in line for token in row.input_ids.tolist()]
+        assert batch.labels[number, : used[number]].tolist() == [label for row in line for label in row.labels.tolist()]
     sizes = [len(row.input_ids) for row in lines[0]]
     expected = [i for size in (*sizes, width - used[0]) for i in range(size)]
     assert batch.position_ids[0].tolist() == expected
@@ -163,7 +164,7 @@ def test_a_batch_says_what_it_holds(data: Data) -> None:
     assert batch.pixel_values.dtype == torch.float32
     assert batch.pixel_values.shape == (sum(sum(row.tile_counts) for row in data.rows[:3]), 3, 32, 32)
     assert int((batch.input_ids == ENCODER.image_ids[1]).sum()) == 4 * len(batch.pixel_values)
-    inputs = batch.to("meta").inputs()
+    inputs = model_inputs(batch.to("meta"))
     assert inputs["attention_mask"] is None
     assert inputs["use_cache"] is False
     assert inputs["pixel_values"].device.type == inputs["input_ids"].device.type == "meta"
@@ -180,7 +181,7 @@ def test_text_has_no_pixels(data: Data) -> None:
     with torch.no_grad():
         model = tiny_model()
         model.model.vision_tower.forward = never
-        assert model(**batch.inputs(), labels=batch.labels).loss.isfinite()
+        assert model(**model_inputs(batch), labels=batch.labels).loss.isfinite()
     assert batch.to("meta").pixel_values is None
 
 

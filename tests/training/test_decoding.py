@@ -18,9 +18,9 @@ from chiron.client.call import ImagePart
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiles, cut, tile_budget
-from chiron.training import batches as decoding
-from chiron.training.batches import Decoder
-from chiron.training.rows import Encoded, encode_all, read_rows
+from chiron.training.batches import AHEAD, Decoder
+from chiron.training.encoding import Encoded, encode_all
+from chiron.training.rows import read_rows
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_encoder, tiny_tiling, write_rows
 
@@ -44,10 +44,10 @@ def decoders() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("decoder")]
 
 
-@pytest.mark.parametrize(("workers", "prefetch"), [(0, 2), (1, 0), (1, 1), (3, 4), (2, 50)])
-def test_batches_come_in_order_with_their_tiles(data: Data, workers: int, prefetch: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_batches_come_in_order_with_their_tiles(data: Data, workers: int) -> None:
     batches = [[data.rows[i : i + 2], data.rows[i + 2 : i + 3]] for i in range(0, 12, 3)]
-    with Decoder(data.folder, tiny_tiling(), workers, prefetch=prefetch) as decoder:
+    with Decoder(data.folder, tiny_tiling(), workers) as decoder:
         seen = list(decoder.ahead(iter(batches)))
     assert [lines for lines, _ in seen] == batches
     for lines, tiles in seen:
@@ -97,9 +97,9 @@ def test_no_more_is_read_ahead_than_agreed(data: Data) -> None:
             read += 1
             yield [[row]]
 
-    with Decoder(data.folder, tiny_tiling(), 2, prefetch=3) as decoder:
+    with Decoder(data.folder, tiny_tiling(), 2) as decoder:
         for number, _ in enumerate(decoder.ahead(batches()), start=1):
-            assert read == min(12, number + 3)
+            assert read == min(12, number + AHEAD)
 
 
 def test_work_is_done_ahead(data: Data) -> None:
@@ -113,7 +113,7 @@ def test_work_is_done_ahead(data: Data) -> None:
             return tiles
 
     rows = [row for row in data.rows if row.images]
-    with Watched(data.folder, tiny_tiling(), 1, prefetch=2) as decoder:
+    with Watched(data.folder, tiny_tiling(), 1) as decoder:
         ahead = decoder.ahead([[[row]] for row in rows])
         next(ahead)
         wait_until(lambda: rows[2].id in done)
@@ -121,11 +121,11 @@ def test_work_is_done_ahead(data: Data) -> None:
         assert rows[3].id not in done
 
 
-def test_text_touches_no_image_machinery(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "ThreadPoolExecutor", None)
+def test_text_starts_no_threads(data: Data) -> None:
     text = [row for row in data.rows if not row.images]
-    with Decoder(None, tiny_tiling(), 2) as decoder:
+    with Decoder(data.folder, tiny_tiling(), 2) as decoder:
         assert list(decoder.ahead([[text]])) == [([text], {})]
+        assert not decoders()
 
 
 def test_an_image_shown_twice_is_decoded_once(data: Data) -> None:
@@ -135,11 +135,10 @@ def test_an_image_shown_twice_is_decoded_once(data: Data) -> None:
     assert len(tiles) == len(row.images)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_gone_bad_names_its_row_when_its_batch_is_due(data: Data, workers: int) -> None:
+def test_an_image_gone_bad_names_its_row_when_its_batch_is_due(data: Data) -> None:
     rows = [row for row in data.rows if row.images]
     bad = data.images / rows[1].images[0]
-    with Decoder(data.folder, tiny_tiling(), workers) as decoder:
+    with Decoder(data.folder, tiny_tiling(), 2) as decoder:
         for damage, why in (
             (bad.read_bytes()[:90], "can no longer be read"),
             (b"nonsense", "can no longer be read"),
@@ -166,17 +165,13 @@ def test_names_stay_inside_the_fence(data: Data, tmp_path: Path) -> None:
         escaped = Encoded(row.id, row.input_ids, row.labels, (name,), (1,))
         with Decoder(data.folder, tiny_tiling(), 1) as decoder, pytest.raises(InputError, match="image folder"):
             list(decoder.ahead([[[escaped]]]))
-    with Decoder(None, tiny_tiling(), 1) as decoder, pytest.raises(InputError, match="without an image folder"):
-        list(decoder.ahead([[[row]]]))
 
 
 def test_it_closes_in_the_middle(data: Data) -> None:
     rows = [row for row in data.rows if row.images]
-    with Decoder(data.folder, tiny_tiling(), 2, prefetch=4) as decoder:
+    with Decoder(data.folder, tiny_tiling(), 2) as decoder:
         next(decoder.ahead([[[row]] for row in rows]))
         assert decoders()
     assert not decoders()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(RuntimeError, match="after shutdown"):
         next(decoder.ahead([[[rows[0]]]]))
-    with pytest.raises(ValueError, match="workers"):
-        Decoder(data.folder, tiny_tiling(), -1)

@@ -15,7 +15,8 @@ from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat, Turn
 from chiron.providers.local.tiling import Tiling
-from chiron.training.rows import IGNORED, Encoded, RowEncoder, TrainingExample, encode_all, read_rows, trained_tokens
+from chiron.training.encoding import IGNORED, Encoded, RowEncoder, encode_all, trained_tokens
+from chiron.training.rows import TrainingExample, read_rows
 from tests.training.tiny import TOKENS_PER_TILE, tiny_encoder, tiny_tiling, tiny_tokenizer, write_rows
 
 TOKENIZER = tiny_tokenizer()
@@ -209,13 +210,6 @@ def test_all_rows_that_cannot_be_trained_on_are_told_at_once(tmp_path: Path) -> 
         assert name in message
         assert fault in message
     assert "\n" not in message
-
-
-def test_images_without_a_folder_are_told(tmp_path: Path) -> None:
-    rows = read_rows(write_rows(tmp_path, 2, ("text", "one")))
-    with pytest.raises(InputError, match=r"1 of 2 rows.*row 'r0-1'.*without an image folder"):
-        encode_all(rows, None, ENCODER, limit=2000)
-    assert len(encode_all(rows[:1], None, ENCODER, limit=2000)) == 1
 
 
 def test_images_of_a_row_share_its_tiles(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
 from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
 from chiron.training.batches import Decoder, PackedBatch, collate
+from chiron.training.encoding import IGNORED, Encoded
 from chiron.training.estimate import estimate
 from chiron.training.held_out import answer, choose_questions
 from chiron.training.loop import TrainState
@@ -44,12 +45,12 @@ from chiron.training.metrics import StepMetrics, read_metrics
 from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.packing import pack
 from chiron.training.recipe import Adapter, Recipe
-from chiron.training.rows import IGNORED, Encoded, read_rows
+from chiron.training.rows import read_rows
 from chiron.training.session import Prepared, prepare, train
 from tests.evaluation import published
 from tests.providers.local.checkpoints import as_processed, config_of, generated, write_family
 from tests.training.test_preferences import write_pairs
-from tests.training.tiny import write_rows
+from tests.training.tiny import model_inputs, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +149,7 @@ def packed(world: World, prepared: Prepared, rows: list[Encoded], capacity: int 
     lines = [[rows[i] for i in line] for line in pack([len(row.input_ids) for row in rows], capacity)]
     assert max(len(line) for line in lines) > 1
     layout = prepared.base.layout
-    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 0) as decoder:
+    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 1) as decoder:
         [(_, pixels)] = decoder.ahead([lines])
     return collate(lines, pixels, length=None, pad_id=0, layout=layout)
 
@@ -187,10 +188,10 @@ def test_every_row_of_a_line_has_the_logits_it_has_alone(world: World) -> None:
     model: Any = prepared.base.model.eval()
     rows = prepared.data["cot"][:5]
     layout = prepared.base.layout
-    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 0) as decoder:
+    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 1) as decoder:
         [(_, pixels)] = decoder.ahead([[rows]])
     batch = collate([rows], pixels, length=None, pad_id=0, layout=layout)
-    given = batch.inputs()
+    given = model_inputs(batch)
     given["attention_mask"] = prepared.base.family.packed_mask(model.config, batch.input_ids, batch.position_ids)
     logits = model(**given).logits[0]
     at = 0
@@ -198,7 +199,7 @@ def test_every_row_of_a_line_has_the_logits_it_has_alone(world: World) -> None:
         torch.testing.assert_close(logits[at : at + len(row.input_ids)], world.alone(model, row).logits[0], rtol=0, atol=3e-5)
         at += len(row.input_ids)
     # A mask of ones lets the rows see each other, so this test can fail.
-    leaking = model(**{**batch.inputs(), "attention_mask": torch.ones_like(batch.input_ids)}).logits[0]
+    leaking = model(**{**model_inputs(batch), "attention_mask": torch.ones_like(batch.input_ids)}).logits[0]
     assert (leaking - logits)[:at].abs().max() > 0.01
 
 
@@ -370,7 +371,7 @@ def test_held_out_answers_are_what_transformers_generates(world: World) -> None:
     chosen = prepared.recipe.stages[0].model_copy(update={"answers": 9})
     questions = choose_questions(path, read_rows(path), prepared.held_out["cot"], prepared.recipe, chosen)
     model: Any = prepared.base.model
-    state = TrainState(model, [], torch.optim.SGD(model.parameters()), Accelerator(cpu=True), 0, prepared.base.layout)
+    state = TrainState(model, torch.optim.SGD(model.parameters()), Accelerator(cpu=True), 0, prepared.base.layout)
     replies: Any = answer(model, state, prepared.recipe, questions, prepared.folder, 8)
     for question, (tokens, _) in zip(questions, replies, strict=True):
         inputs = world.images(question.encoded.images)
@@ -605,7 +606,7 @@ def test_an_image_that_changed_its_shape_is_named(world: World, tmp_path: Path) 
         with Image.open(path) as image:
             turned = image.transpose(Image.Transpose.ROTATE_90)
         turned.save(path)
-    decoder = Decoder(ImageFolder(data / "images"), prepared.base.layout, 0)
+    decoder = Decoder(ImageFolder(data / "images"), prepared.base.layout, 1)
     with decoder, pytest.raises(InputError, match=rf"row '{row.id}': .*{words}"):
         list(decoder.ahead([[[row]]]))
 

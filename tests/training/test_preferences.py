@@ -18,12 +18,13 @@ from transformers import Qwen2ForCausalLM
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.training.batches import Decoder, collate
+from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.estimate import estimate
 from chiron.training.metrics import StepMetrics, draw_curves, read_metrics
 from chiron.training.model import Loss, add_adapter
 from chiron.training.packing import pack
 from chiron.training.recipe import Adapter, Recipe, load_recipe
-from chiron.training.rows import IGNORED, Encoded, encode_all, read_rows
+from chiron.training.rows import read_rows
 from chiron.training.session import prepare, train
 from tests.training.tiny import tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_image, write_rows
 
@@ -130,7 +131,7 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Path) -> None:
     trainer = trl.DPOTrainer(language, args=settings, train_dataset=some, processing_class=tokenizer, peft_config=lora)
     theirs = trainer.model.train()
     randomized(theirs)
-    pairs = encode_all(read_rows(tmp_path / "pairs.jsonl", preferences=True), None, tiny_encoder(), limit=1000)
+    pairs = encode_all(read_rows(tmp_path / "pairs.jsonl", preferences=True), ImageFolder(tmp_path), tiny_encoder(), limit=1000)
     chosen = [(pair.input_ids[: pair.lengths[0]], pair.labels[: pair.lengths[0]]) for pair in pairs]
     rejected = [(pair.input_ids[pair.lengths[0] :], pair.labels[pair.lengths[0] :]) for pair in pairs]
     rows = [*chosen, *rejected]
@@ -230,7 +231,7 @@ def test_a_dry_run_counts_both_replies_and_the_reference(world: Path) -> None:
     prepared = prepare(recipe_of(world), world / "data")
     stage = estimate(prepared).stages[1]
     pairs = prepared.data["dpo"]
-    assert (stage.rows, stage.steps) == (10, 7)
+    assert (prepared.plans[1].rows, prepared.plans[1].steps) == (10, 7)
     assert all(sum(pair.lengths) == len(pair.input_ids) and len(pair.lengths) == 2 for pair in pairs)
     plain = estimate(prepare(recipe_of(world, stages=[SFT, {**DPO, "steps": 14}]), world / "data")).stages[1]
     # Twice the steps are less than twice the work: the reference is computed once.

@@ -1,6 +1,5 @@
 """Rows are read whole or refused by name."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import Turn
-from chiron.training.rows import TrainingExample, read_rows, rows_fingerprint
+from chiron.training.rows import TrainingExample, read_rows
 
 GOOD = {
     "id": "good",
@@ -143,10 +142,3 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_rows(tmp_path / "no.jsonl")
     with pytest.raises(InputError, match="is a folder"):
         read_rows(tmp_path)
-    with pytest.raises(InputError, match="cannot be read"):
-        rows_fingerprint(tmp_path / "no.jsonl")
-
-
-def test_the_fingerprint_is_of_the_bytes(tmp_path: Path) -> None:
-    path = write(tmp_path, GOOD)
-    assert rows_fingerprint(path) == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -13,15 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from chiron.errors import InputError
 from chiron.providers.local.tiling import normalise
 from chiron.training import attention as attention_module
-from chiron.training import memory
 from chiron.training import model as model_module
+from chiron.training import resources
 from chiron.training.attention import row_boundaries
+from chiron.training.base import load_base
 from chiron.training.batches import collate, normalized, one_ahead
 from chiron.training.estimate import estimate, measure_throughput
-from chiron.training.memory import choose_recomputed
-from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, load_base
-from chiron.training.operations import Operations, passes_of
+from chiron.training.model import Loss, add_adapter, compile_layers, language_layers
 from chiron.training.recipe import Adapter, Recipe
+from chiron.training.resources import Operations, choose_recomputed, passes_of
 from chiron.training.session import Prepared, prepare, train
 from tests.training.tiny import PATCH, TILE, tiny_model, tiny_tokenizer, write_rows
 
@@ -136,7 +136,7 @@ def test_the_free_memory_decides_how_many_layers_compute_their_activations_again
     loss = loss_of(prepared)
     counts = []
     for room in (1e5, 1e7, 1e8, 1e12):
-        monkeypatch.setattr(memory, "free_memory", lambda _, room=room: room)
+        monkeypatch.setattr(resources, "free_memory", lambda _, room=room: room)
         random = torch.get_rng_state()
         counts.append(choose_recomputed(loss, prepared.recipe, torch.device(DEVICE)))
         assert torch.equal(torch.get_rng_state(), random)  # dropout of the run is the same

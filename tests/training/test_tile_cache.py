@@ -24,9 +24,10 @@ from chiron.client.images import upright
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiling
 from chiron.training.batches import Decoder
+from chiron.training.encoding import Encoded, encode_all
 from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
-from chiron.training.rows import Encoded, encode_all, read_rows
+from chiron.training.rows import read_rows
 from chiron.training.session import prepare, train
 from chiron.training.tile_cache import RULES, TileCache
 from tests.training.tiny import tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_rows
@@ -138,7 +139,8 @@ import sys
 from pathlib import Path
 from chiron.cases.images import ImageFolder
 from chiron.training.batches import Decoder
-from chiron.training.rows import encode_all, read_rows
+from chiron.training.encoding import encode_all
+from chiron.training.rows import read_rows
 from chiron.training.tile_cache import TileCache
 from tests.training.tiny import tiny_encoder, tiny_tiling
 import os, signal

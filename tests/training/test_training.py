@@ -20,12 +20,14 @@ from chiron.cases.images import ImageFolder
 from chiron.cli.app import app
 from chiron.errors import DiskError, InputError
 from chiron.training import checkpoint
+from chiron.training.base import LoadedModel
 from chiron.training.batches import collate
+from chiron.training.encoding import trained_tokens
 from chiron.training.estimate import estimate
 from chiron.training.known_bases import KNOWN_BASES
 from chiron.training.loop import learning_rate
 from chiron.training.metrics import MetricsFile, StepMetrics, read_metrics
-from chiron.training.model import LoadedModel, Loss, add_adapter, plain
+from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.packing import plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, builtin_recipe, load_recipe
 from chiron.training.session import Prepared, prepare, train
@@ -373,14 +375,13 @@ def test_a_dry_run_counts_what_training_then_sees(world: Path, undisturbed: Path
     """Replayed rows and their tiles included."""
     prepared = prepare(recipe_of(world), world / "data")
     steps = [line for line in read_metrics(undisturbed / "metrics.jsonl") if "loss" in line]
-    for stage in estimate(prepared).stages:
+    for plan, stage in zip(prepared.plans, estimate(prepared).stages, strict=True):
         taken = [line for line in steps if line["stage"] == stage.stage]
-        assert stage.steps == len(taken)
+        rows = [r for step in steps_of_stage(prepared.recipe, plan.stage, prepared.data, plan.steps) for line in step for r in line]
+        assert plan.steps == len(taken)
         assert stage.tokens == sum(line["tokens"] for line in taken)
-        assert stage.trained_tokens == sum(line["trained_tokens"] for line in taken)
-    plan = prepared.plans[2]
-    rows = [r for step in steps_of_stage(prepared.recipe, plan.stage, prepared.data, plan.steps) for line in step for r in line]
-    assert estimate(prepared).stages[2].tiles == sum(sum(r.tile_counts) for r in rows)
+        assert stage.tiles == sum(sum(r.tile_counts) for r in rows)
+        assert sum(map(trained_tokens, rows)) == sum(line["trained_tokens"] for line in taken)
 
 
 def test_a_dry_run_tells_of_gpus_that_would_have_nothing_to_do(world: Path, tmp_path: Path) -> None:
@@ -508,7 +509,7 @@ def test_a_run_of_an_earlier_version_is_recognized() -> None:
     recipe = Recipe.model_validate(
         {"name": "old", "base": "some/model", "max_seq_length": 256, "base_stages": {"looks": "looks.jsonl"}, "stages": stages}
     )
-    prepared = Prepared(recipe, LoadedModel(torch.nn.Module(), None, 1), {}, {}, [], {"text.jsonl": "0" * 64}, ImageFolder(Path()))
+    prepared = Prepared(recipe, LoadedModel(torch.nn.Module(), None), {}, {}, [], {"text.jsonl": "0" * 64}, ImageFolder(Path()))
     assert prepared.identity["sha256"] == "7788235a7a0ea6837e0deb6bbe1d93fb9b68b724652347145fd8fcb31f3502d8"
 
 

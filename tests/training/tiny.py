@@ -12,7 +12,8 @@ from PIL import Image
 
 from chiron.phantom.tiny_model import SPECIAL_TOKENS
 from chiron.providers.local.tiling import Tiling
-from chiron.training.rows import RowEncoder
+from chiron.training.batches import PackedBatch
+from chiron.training.encoding import RowEncoder
 
 TILE = 32
 PATCH = 8
@@ -89,6 +90,13 @@ def tiny_model(seed: int = 0, *, attention: str = "sdpa", hidden: int = 32, lang
     model = InternVLForConditionalGeneration(config)
     torch.set_rng_state(state)
     return model.eval()  # type: ignore[no-untyped-call]
+
+
+def model_inputs(batch: PackedBatch) -> dict[str, Any]:
+    """Arguments of transformers' model for a packed batch, without labels: no mask and no cache."""
+    tensors = {name: getattr(batch, name) for name in ("input_ids", "position_ids", "pixel_values", "image_grid_thw")}
+    images = {name: value for name, value in tensors.items() if value is not None}
+    return {**images, "attention_mask": None, "use_cache": False}
 
 
 def write_rows(folder: Path, count: int, kinds: Sequence[str] = KINDS, *, seed: int = 0, name: str = "rows.jsonl") -> Path:

@@ -98,8 +98,8 @@ def train_command(
     try:
         from chiron.evaluation.reward import row_is_right
         from chiron.mmrp.card import has_practice_text
+        from chiron.training.base import load_base
         from chiron.training.known_bases import load_for_estimate
-        from chiron.training.model import load_base
         from chiron.training.recipe import load_recipe
         from chiron.training.session import prepare, train
         from chiron.training.stage import TrainingStopped

@@ -1,4 +1,4 @@
-"""Training recipes of the demonstration's stages, and a function that runs them."""
+"""Training recipes of the demonstration's stages, and a function that runs them. Training resumes from its checkpoints."""
 
 import os
 import sys
@@ -43,7 +43,9 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
         learning_rate=scale.learning_rate,
         held_out="alignment-held-out.jsonl",
     )
-    return _recipe(f"miniature-{scale.name}", scale, seed, [text, alignment], scratch=_nothing(data, scale))
+    config = configuration(data.tokenizer, hidden=scale.hidden, vision_layers=scale.vision_layers, language_layers=scale.language_layers)
+    scratch = Scratch(tokenizer=str(data.tokenizer), config=config)
+    return _recipe(f"miniature-{scale.name}", scale, seed, [text, alignment], scratch=scratch)
 
 
 def intern(base: Path, rows: str, scale: Scale, *, seed: int) -> Recipe:
@@ -94,12 +96,6 @@ def _last(base: Path, rows: str, replayed: dict[str, float], steps: int, scale: 
     return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), base_stages=base_stages)
 
 
-def _nothing(data: Data, scale: Scale) -> Scratch:
-    """Configuration of the model with random weights."""
-    config = configuration(data.tokenizer, hidden=scale.hidden, vision_layers=scale.vision_layers, language_layers=scale.language_layers)
-    return Scratch(tokenizer=str(data.tokenizer), config=config)
-
-
 def _recipe(name: str, scale: Scale, seed: int, stages: list[Stage], **beginning: Any) -> Recipe:
     """Create a recipe with the common settings; ``beginning`` sets the initial weights."""
     return Recipe(
@@ -120,23 +116,18 @@ def _recipe(name: str, scale: Scale, seed: int, stages: list[Stage], **beginning
 Watch = Callable[[StepMetrics | HeldOut], None]
 
 
-def train_recipe(recipe: Recipe, data: Path, images: Path, out: Path, *, processes: int = 1, watch: Watch = lambda _: None) -> Path:
-    """Train a recipe and return the folder of the model. If the process is killed, the same call resumes.
+def train_recipe(recipe: Recipe, data: Data, out: Path, *, processes: int = 1, watch: Watch = lambda _: None) -> Path:
+    """Train a recipe on files in the data folder and return the folder of the model. If the process is killed, the same call resumes.
 
-    Args:
-        recipe: Training recipe.
-        data: Folder with the recipe's files of rows.
-        images: Folder that the rows' image paths are relative to.
-        out: Output folder.
-        processes: Number of processes. A run cannot be resumed with more processes than it was started with.
-        watch: Called in this process for every step.
+    ``processes``: a run cannot be resumed with more of them than it was started with. ``watch`` is called in this process for every step.
 
     Raises:
         InputError: See :func:`chiron.training.session.prepare` and :func:`~chiron.training.session.train`.
         DiskError: The disk is full.
     """
     with TemporaryDirectory(prefix="chiron-") as meeting:
-        jobs = [Job(_train, (recipe, data, images, out, Path(meeting) / "store", rank, processes)) for rank in range(processes)]
+        shared = (recipe, data.folder, data.images, out, Path(meeting) / "store")
+        jobs = [Job(_train, (*shared, rank, processes)) for rank in range(processes)]
         models: list[Path] = run_jobs(jobs, at_once=processes, hear=lambda _, news: watch(news))
     return models[0]
 

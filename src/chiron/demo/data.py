@@ -1,6 +1,6 @@
 """Size and data of the demonstration, and a measure of how correct reasoning steps are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -77,17 +77,7 @@ FULL = Scale(
     intern_steps=100,
     final_steps=500,
 )
-QUICK = Scale(
-    "quick",
-    images=1_000,
-    annotated=20,
-    cases=300,
-    evaluated=120,
-    text_steps=350,
-    alignment_steps=600,
-    intern_steps=100,
-    final_steps=200,
-)
+QUICK = replace(FULL, name="quick", images=1_000, cases=300, evaluated=120, alignment_steps=600, final_steps=200)
 TINY = Scale(
     "tiny",
     images=24,

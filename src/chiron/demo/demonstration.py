@@ -1,5 +1,6 @@
 """Run the demonstration: two stages, weak interns, the search, and stage 3 on each rung of the ladder."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from chiron import InputError, RunSummary
 from chiron.demo import loop
+from chiron.demo.curriculum import first_stages, intern, last_stage, train_recipe
 from chiron.demo.data import Data, Purity, Scale, make_data, purity
 from chiron.demo.ladder import BASE, LADDER, MICS, PAPER, SHOWN, VERIFIED, RungRecord, rung_record
 from chiron.demo.loop import ExportedSignal, Measured
@@ -88,14 +90,7 @@ class Demonstration:
 
 
 def demonstrate(folder: Path, scale: Scale, display: ProgressDisplay, *, seed: int = 0, processes: int = 1) -> Demonstration:
-    """Run the complete pipeline in a folder, or resume it.
-
-    Args:
-        folder: Folder for this scale and seed; created if missing.
-        scale: Size of the demonstration.
-        display: Progress display.
-        seed: Seed of world, cases, models and search.
-        processes: Number of parallel processes.
+    """Run the complete pipeline in a folder for this scale and seed, or resume it. ``processes`` of them run in parallel.
 
     Raises:
         InputError: The folder contains other data, or the search did not retain any path.
@@ -108,7 +103,7 @@ def demonstrate(folder: Path, scale: Scale, display: ProgressDisplay, *, seed: i
     data = make_data(folder / "data", scale, seed=seed, processes=processes)
     clock.lap("data")
     display.part("stage 1 (the textbook in words) and stage 2 (images in words), from random weights")
-    base = loop.train_first(data, scale, folder / "base", seed=seed, processes=processes, watch=display.step)
+    base = train_recipe(first_stages(data, scale, seed=seed), data, folder / "base", processes=processes, watch=display.step)
     clock.lap("stages 1 and 2")
     display.part(
         f"two weak interns from {scale.annotated} true chains; the search of {scale.cases} cases with three specialist mentors that err;"
@@ -117,16 +112,13 @@ def demonstrate(folder: Path, scale: Scale, display: ProgressDisplay, *, seed: i
     plan = _Plan(folder, scale, seed, base)
     interns = [plan.add(intern_job, name) for name in loop.INTERNS]
     searches = {VERIFIED: plan.add(search_job, VERIFIED, after=interns)}
-    plan.add(rung_job, BASE)
-    waiting = []
-    for name in SHOWN[1:]:
+    for name in SHOWN:
         if LADDER[name].search is None:
             plan.add(rung_job, name)
-        else:
-            waiting.append(name)
     searches[PAPER] = plan.add(search_job, PAPER, after=[searches[VERIFIED]])
-    for name in waiting:
-        plan.add(rung_job, name, after=[searches[str(LADDER[name].search)]])
+    for name in SHOWN:
+        if (search := LADDER[name].search) is not None:
+            plan.add(rung_job, name, after=[searches[search]])
     signals = plan.add(signals_job, SIGNALS, after=[searches[VERIFIED]])
     results = run_jobs(plan.jobs, at_once=processes, hear=lambda number, news: display.job(plan.names[number], news))
     clock.lap("interns, search, stage 3 and evaluation")
@@ -142,21 +134,8 @@ def demonstrate(folder: Path, scale: Scale, display: ProgressDisplay, *, seed: i
         tuple(results[signals]),
         clock.laps,
     )
-    write_ladder(folder, done.ladder())
+    write_atomically(folder / "ladder.json", [json.dumps(done.ladder(), indent=1) + "\n"])
     return done
-
-
-def write_ladder(folder: Path, ladder: Sequence[RungRecord]) -> Path:
-    """Write ``ladder.json`` to a folder and return its path.
-
-    Raises:
-        DiskError: The disk is full.
-    """
-    import json
-
-    path = folder / "ladder.json"
-    write_atomically(path, [json.dumps(list(ladder), indent=1) + "\n"])
-    return path
 
 
 @dataclass
@@ -180,8 +159,8 @@ class _Plan:
 def intern_job(say: Say, folder: Path, scale: Scale, seed: int, base: Path, name: str) -> None:
     """Train an intern and evaluate it."""
     data = make_data(folder / "data", scale, seed=seed)
-    number = loop.INTERNS.index(name)
-    model = loop.train_intern(base, data, scale, folder / name, seed=len(loop.INTERNS) * seed + number, watch=say)
+    recipe = intern(base, "annotated.jsonl", scale, seed=len(loop.INTERNS) * seed + loop.INTERNS.index(name))
+    model = train_recipe(recipe, data, folder / name, watch=say)
     _measure(say, model, data, scale, folder / name)
 
 
@@ -205,7 +184,7 @@ def signals_job(_say: Say, folder: Path, scale: Scale, seed: int, _base: Path, n
 
 
 def _team(folder: Path, data: Data, seed: int, *, policy: Literal["verified", "paper"] = "verified") -> RunConfig:
-    return loop.team({intern: folder / intern / "model" for intern in loop.INTERNS}, data, seed=seed, policy=policy)
+    return loop.team({name: folder / name / "model" for name in loop.INTERNS}, data, seed=seed, policy=policy)
 
 
 def check_search(summary: RunSummary) -> None:
@@ -228,7 +207,7 @@ def rung_job(say: Say, folder: Path, scale: Scale, seed: int, base: Path, name: 
         if rung.rows is not None:
             rows = f"rung-{name}.jsonl"
             write_rows(data.folder / rows, rung.rows(data, folder, seed))
-        model = loop.train_last(base, data, rows, scale, folder / name, name=name, seed=seed, watch=say)
+        model = train_recipe(last_stage(base, rows, scale, name=name, seed=seed), data, folder / name, watch=say)
     _measure(say, model, data, scale, folder / name)
 
 

@@ -1,7 +1,4 @@
-"""Parts of the pipeline: stages 1 and 2, the interns, the search, stage 3, and the evaluation.
-
-Every part can be resumed: training from its checkpoints, the search and the evaluation from their ledgers.
-"""
+"""The search with its training signals, and the evaluation. Both can be resumed from their ledgers."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +9,7 @@ from typing import Any, Literal
 from chiron import RunSummary
 from chiron.cases.reader import Selection
 from chiron.client.config import LocalModel
-from chiron.demo.curriculum import Watch, first_stages, intern, last_stage, train_recipe
-from chiron.demo.data import Data, Scale
+from chiron.demo.data import Data
 from chiron.demo.ladder import PartAccuracy
 from chiron.demo.stage_rows import need_complete
 from chiron.evaluation.api import Answered, Question, answer_all
@@ -65,20 +61,6 @@ class Measured:
         return _share(self.held_out)
 
 
-def train_first(data: Data, scale: Scale, out: Path, *, seed: int, processes: int = 1, watch: Watch = lambda _: None) -> Path:
-    """Train stages 1 and 2 from random weights; return the folder of the model."""
-    recipe = first_stages(data, scale, seed=seed)
-    return train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=watch)
-
-
-def train_intern(
-    base: Path, data: Data, scale: Scale, out: Path, *, seed: int, rows: str = "annotated.jsonl", watch: Watch = lambda _: None
-) -> Path:
-    """Train an intern from the model of stage 2 on annotated cases; return the folder of the model."""
-    recipe = intern(base, rows, scale, seed=seed)
-    return train_recipe(recipe, data.folder, data.images, out, watch=watch)
-
-
 def mentors(known: Sequence[str] = SPECIALISTS, rights: str = "") -> dict[str, str]:
     """Offline specialist models by name.
 
@@ -98,13 +80,7 @@ def team(
 ) -> RunConfig:
     """Create the configuration of the search: specialist mentors, small models as interns, and a judge by normalized match.
 
-    Args:
-        interns: Model folders by name.
-        data: Data with the cases to search.
-        seed: Seed of the search.
-        taught_by: Mentors from :func:`mentors`; by default the three in :data:`SPECIALISTS`.
-        policy: Policy that decides which paths are retained.
-        search: Further settings of the section ``search``.
+    ``interns``: model folders by name. ``taught_by``: mentors, by default all of :func:`mentors`. ``search``: more of its settings.
     """
     taught_by = mentors() if taught_by is None else taught_by
     models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in taught_by.items()}
@@ -195,13 +171,6 @@ async def _watched(run: Run, watch: SearchWatch) -> RunSummary:
         return await run.execute()
     finally:
         reports.cancel()
-
-
-def train_last(
-    base: Path, data: Data, rows: str | None, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None
-) -> Path:
-    """Train stage 3 on a file of rows in the data folder, or on replayed rows only; return the folder of the model."""
-    return train_recipe(last_stage(base, rows, scale, name=name, seed=seed), data.folder, data.images, out, watch=watch)
 
 
 def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:

@@ -89,9 +89,7 @@ def _bar(share: PartAccuracy) -> str:
 def example_panel(example: Example, *, color: bool) -> RenderableType:
     """Format an example for the terminal: its image next to both replies.
 
-    Args:
-        example: The example.
-        color: Whether the terminal shows shades of gray. Otherwise characters stand for them.
+    ``color``: whether the terminal shows shades of gray. Otherwise characters stand for them.
     """
     case = example.case.case
     lines = [Text(f"{case.id} ({example.part}, {example.case.modality}): {case.answer}", style="bold")]

@@ -45,14 +45,9 @@ def cores() -> int:
 
 
 def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], None] = lambda _number, _news: None) -> list[Any]:
-    """Run each job in its own process and return the results in the order of the jobs.
+    """Run each job in its own process, ``at_once`` of them in parallel, and return the results in the order of the jobs.
 
-    If ``at_once`` is 1, jobs run in this process, one after the other.
-
-    Args:
-        jobs: Jobs to run.
-        at_once: Maximum number of parallel processes, at least 1.
-        hear: Called in this process with a job's index and its message.
+    If ``at_once`` is 1, jobs run in this process, one after the other. ``hear`` is called here with a job's index and its message.
 
     Raises:
         ChironError: Raised by a job. As with every error, the other processes are terminated first.

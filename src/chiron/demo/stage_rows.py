@@ -19,7 +19,7 @@ from chiron.mmrp.cot import intern_form
 from chiron.mmrp.row import ROWS
 from chiron.mmrp.templates import InternTemplate
 from chiron.phantom.sample import SyntheticCase
-from chiron.phantom.wording import QUESTIONS
+from chiron.phantom.wording import QUESTIONS, choose
 from chiron.phantom.world import COMBINATIONS, Attributes, World
 
 DESCRIBE: Final = "What does the lesion look like?"
@@ -39,20 +39,14 @@ def chain(attributes: Attributes, answer: str) -> str:
 
 
 def rule_cases(world: World, *, copies: int, seed: int) -> Iterator[Case]:
-    """Generate stage 1 cases without images: for each rule, the findings in words, in random order.
-
-    Args:
-        world: World with the rules.
-        copies: Cases per rule.
-        seed: Seed of wording and order.
-    """
+    """Generate ``copies`` stage 1 cases of each rule, without images: the findings in words, in random order."""
     rng = np.random.default_rng([seed, 1])
     for number in range(copies):
         for index, attributes in enumerate(COMBINATIONS):
             steps = steps_of(attributes)
             yield Case(
                 id=f"rule-{number}-{index}",
-                question=QUESTIONS[int(rng.integers(len(QUESTIONS)))],
+                question=choose(QUESTIONS, rng),
                 answer=world.diagnose(attributes),
                 images=(),
                 findings=tuple(steps[k] for k in rng.permutation(len(steps))),
@@ -108,16 +102,14 @@ def write_cases(path: Path, cases: Iterable[Case]) -> Path:
     return path
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Rows:
-    """Write rows as JSONL, atomically, and return them.
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSONL, atomically.
 
     Raises:
         DiskError: The disk is full.
     """
-    kept = list(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    return kept
+    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def words_of(*rows: Rows) -> Iterator[str]:

@@ -156,20 +156,11 @@ def paint(
     anatomy: np.random.Generator,
     texture: np.random.Generator,
 ) -> Plane:
-    """Draw the lesion onto the plane, and return it.
+    """Draw the lesion onto the plane, into ``tissue`` of this tone, and return it.
 
     Location and outline come from ``anatomy``, and are shared by all images of the case; ``texture`` moves the lesion slightly
     between images. The random numbers used do not depend on the attributes: with the same generators, lesions differ only in
     what the attributes say.
-
-    Args:
-        plane: tones to draw on, shape (size, size).
-        grid: its coordinates.
-        attributes: the true attributes of the lesion.
-        home: its possible location.
-        tissue: tone of the tissue around it.
-        anatomy: generator of what the case's images share.
-        texture: generator of what is specific to this image.
     """
     offset = anatomy.uniform(-1, 1, 2) * (home.wander_x, home.wander_y) + texture.uniform(-0.008, 0.008, 2)
     radius = RADIUS[attributes.size] * anatomy.uniform(0.96, 1.04) * texture.uniform(0.97, 1.03)

@@ -19,7 +19,7 @@ from chiron.cases.case import Case
 from chiron.errors import DiskError, InputError
 from chiron.phantom import wording
 from chiron.phantom.drawing import MODALITIES, draw
-from chiron.phantom.world import COMBINATIONS, Attributes, Rule, World
+from chiron.phantom.world import COMBINATIONS, Attributes, World
 
 _WORDS, _PICTURES, _LESIONS = range(3)  # independent generators from one seed
 
@@ -73,14 +73,14 @@ def generate_case(
     shuffled = np.random.default_rng([seed, block, _LESIONS]).permutation(len(among))
     attributes = among[shuffled[position]]
     rng = np.random.default_rng([seed, index, _WORDS])
-    complaint = place.complaints[int(rng.integers(len(place.complaints)))]
+    complaint = wording.choose(place.complaints, rng)
     age = int(rng.integers(complaint.youngest, complaint.oldest + 1))
-    sex = place.sexes[int(rng.integers(len(place.sexes)))]
+    sex = wording.choose(place.sexes, rng)
     images = 2 if rng.random() < 0.25 else 1
     case_id = f"{name}-{index:06d}"
     case = Case(
         id=case_id,
-        question=wording.question(rng),
+        question=wording.choose(wording.QUESTIONS, rng),
         answer=world.diagnose(attributes),
         images=tuple(f"{case_id}/{modality.lower()}_group1/{view}.png" for view in range(images)),
         history=wording.history(complaint, age, sex, rng),
@@ -166,8 +166,9 @@ def write_textbook(world: World, path: Path) -> None:
         InputError: it cannot be written.
         DiskError: the disk is full.
     """
+    entries = ({"answer": r.diagnosis, "text": wording.rule(r.attributes), "attributes": r.attributes.to_record()} for r in world.rules())
     with _disk_errors(path.parent):
-        _write(path, _jsonl(_entry(r) for r in world.rules()))
+        _write(path, _jsonl(entries))
 
 
 def _check(*, count: int, seed: int, size: int, world_seed: int) -> None:
@@ -177,10 +178,6 @@ def _check(*, count: int, seed: int, size: int, world_seed: int) -> None:
             raise InputError(f"{name} is {value}, but a sample needs at least {least}: give a {name} of {least} or more")
     if size > LARGEST:
         raise InputError(f"size is {size}, but an image has at most {LARGEST} pixels a side: give a size of {LARGEST} or less")
-
-
-def _entry(rule: Rule) -> dict[str, Any]:
-    return {"answer": rule.diagnosis, "text": wording.rule(rule.attributes), "attributes": rule.attributes.to_record()}
 
 
 def _jsonl(records: Iterator[dict[str, Any]]) -> bytes:

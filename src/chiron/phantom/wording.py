@@ -4,14 +4,16 @@ There is one vocabulary: a finding names an attribute with the same word as the 
 case's findings can therefore find its rule by words alone. Histories, questions and neutral findings use none of those words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
 from chiron.phantom.world import Attributes, Size
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -158,27 +160,18 @@ def rule(attributes: Attributes) -> str:
     return f"A {a.size} {a.density} lesion with a {a.margin} margin, at the {a.level} level of the {a.side} side."
 
 
-def question(rng: np.random.Generator) -> str:
-    """Return one of :data:`QUESTIONS`."""
-    return _one(QUESTIONS, rng)
-
-
 def history(complaint: Complaint, age: int, sex: str, rng: np.random.Generator) -> str:
     """Describe the patient and the complaint in two sentences; ``age`` is in years, ``sex`` is "Female" or "Male"."""
     person = {"Female": ("girl", "woman"), "Male": ("boy", "man")}[sex][age >= 18]
     article = "An" if age in {8, 11, 18} or 80 <= age < 90 else "A"
-    since = f" {_one(_DURATIONS, rng)}" if complaint.lasting else ""
-    return f"{article} {age}-year-old {person} with {complaint.words}{since}. {_one(_BACKGROUNDS, rng)}"
+    since = f" {choose(_DURATIONS, rng)}" if complaint.lasting else ""
+    return f"{article} {age}-year-old {person} with {complaint.words}{since}. {choose(_BACKGROUNDS, rng)}"
 
 
 def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Write the radiologist's findings: one sentence per attribute, among neutral ones, in one or two paragraphs.
+    """Write the radiologist's findings: one sentence per attribute, among neutral ones of ``place``, in one or two paragraphs.
 
-    Args:
-        attributes: the true attributes of the lesion.
-        place: provides the neutral findings.
-        images: number of images in the case, 1 or 2.
-        rng: chooses the order, the millimeters, and the neutral sentences.
+    ``images``: number of images in the case, 1 or 2. ``rng`` chooses the order, the millimeters, and the neutral sentences.
     """
     about = _about_the_lesion(attributes, rng)
     neutral = [place.neutral[k] for k in rng.permutation(len(place.neutral))[: rng.integers(1, 3)]]
@@ -189,7 +182,7 @@ def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random
         sentences = []
         named = False
         for k in paragraph:
-            sentences.append(about[k].sentence(named=named) if k < len(about) else neutral[k - len(about)])
+            sentences.append(about[k][named] if k < len(about) else neutral[k - len(about)])
             named = k < len(about)  # after a sentence about something else, "it" would refer to that
         texts.append(" ".join(sentences))
     if images > 1:
@@ -197,29 +190,20 @@ def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random
     return tuple(texts)
 
 
-@dataclass(frozen=True)
-class _Clause:
-    """A sentence about the lesion without its subject."""
-
-    subject: str
-    rest: str
-
-    def sentence(self, *, named: bool) -> str:
-        """Return the full sentence, with a pronoun if the lesion was named just before."""
-        names = {"it": ("The lesion", "It"), "its": ("The lesion's", "Its")}[self.subject]
-        return f"{names[named]} {self.rest}"
-
-
-def _about_the_lesion(a: Attributes, rng: np.random.Generator) -> list[_Clause]:
+def _about_the_lesion(a: Attributes, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Return each sentence about the lesion twice: with its name, and with a pronoun for when it was named just before."""
     lowest, highest = MILLIMETRES[a.size]
-    return [
-        _Clause("it", f"lies on the {a.side} side."),
-        _Clause("it", f"is found at the {a.level} level."),
-        _Clause("it", f"is {a.size}, about {rng.integers(lowest, highest + 1)} mm across."),
-        _Clause("it", f"is {a.density} against the surrounding tissue."),
-        _Clause("its", f"margin is {a.margin}."),
-    ]
+    it, its = ("The lesion", "It"), ("The lesion's", "Its")
+    clauses = (
+        (it, f"lies on the {a.side} side."),
+        (it, f"is found at the {a.level} level."),
+        (it, f"is {a.size}, about {rng.integers(lowest, highest + 1)} mm across."),
+        (it, f"is {a.density} against the surrounding tissue."),
+        (its, f"margin is {a.margin}."),
+    )
+    return [(f"{name} {rest}", f"{pronoun} {rest}") for (name, pronoun), rest in clauses]
 
 
-def _one(choices: tuple[str, ...], rng: np.random.Generator) -> str:
+def choose(choices: Sequence[_T], rng: np.random.Generator) -> _T:
+    """Return one of ``choices``, with one random number."""
     return choices[int(rng.integers(len(choices)))]

@@ -1,7 +1,7 @@
 """Rules of the synthetic world: attributes, diagnoses, the table between them, and held-out combinations."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Final, Literal
@@ -56,8 +56,6 @@ class Attributes:
 COMBINATIONS: Final = tuple(Attributes(*values) for values in product(SIDES, LEVELS, SIZES, DENSITIES, MARGINS))
 """All 108 combinations of attributes, in a fixed order."""
 
-_NAMES: Final = tuple(field.name for field in fields(Attributes))
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -99,7 +97,7 @@ def _table(world: World) -> dict[Attributes, str]:
 
 
 _ONE_GROUP: Final = np.zeros(len(COMBINATIONS), dtype=np.int64)
-_VALUES: Final = [frozenset(f"{name} {getattr(a, name)}" for name in _NAMES) for a in COMBINATIONS]
+_VALUES: Final = [frozenset(f"{name} {value}" for name, value in a.to_record().items()) for a in COMBINATIONS]
 
 
 def _balanced(labels: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator) -> list[int]:

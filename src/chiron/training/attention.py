@@ -91,10 +91,6 @@ def row_boundaries(position_ids: Tensor) -> tuple[Tensor, int]:
 _STEP = 512
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Mask of this attention, as transformers asks for it."""
-
-
 def use_attention(model: Any, recipe: Recipe, *, own_masks: bool = False) -> None:
     """Set the attention of the language model of a model that was loaded with "sdpa" or "eager".
 
@@ -105,7 +101,12 @@ def use_attention(model: Any, recipe: Recipe, *, own_masks: bool = False) -> Non
     """
     chosen = recipe.attention
     gpu = torch.cuda.is_available()
-    special = "the family's own masks" if own_masks else _special_layers(model)
+    layer_types = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    special = None
+    if own_masks:
+        special = "the family's own masks"
+    elif any(kind != "full_attention" for kind in layer_types):
+        special = "layers with a sliding window"
     if chosen == "auto":
         chosen = "varlen" if gpu and _has_flash() and recipe.precision == "bf16" and special is None else "sdpa"
     if chosen in {"sdpa", "eager"}:
@@ -151,13 +152,5 @@ def _has_flash() -> bool:
     return torch.cuda.get_device_capability() >= (8, 0)
 
 
-def _special_layers(model: Any) -> str | None:
-    """Name the layers that are not plain causal attention, if there are any."""
-    config = model.config.get_text_config()
-    if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
-        return "layers with a sliding window"
-    return None
-
-
 AttentionInterface.register(VARLEN, varlen_attention)
-AttentionMaskInterface.register(VARLEN, _no_mask)
+AttentionMaskInterface.register(VARLEN, lambda *_, **__: None)

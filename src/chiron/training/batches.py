@@ -5,10 +5,9 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -21,7 +20,8 @@ from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.client.images import upright
 from chiron.errors import InputError
 from chiron.providers.local.tiling import DEVIATION, MEAN, Grid, ImageLayout, TileKey, Tiles, Tiling
-from chiron.training.rows import IGNORED, Encoded, LossWeighting, shown, token_weight, trained_tokens
+from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
+from chiron.training.rows import shown
 from chiron.training.tile_cache import TileCache
 
 
@@ -46,14 +46,8 @@ class PackedBatch:
     """Float32, in the order of lines and samples: tiles ``(tiles, 3, side, side)``, or patches ``(patches, values)`` of families without
     tiles. Tiles are uint8 ``(tiles, side, side, 3)`` until the batch is on its device. None if the batch has no images.
     """
-    trained_tokens: int
-    real_tokens: int
-    """Number of positions that are not padding."""
-    rows: tuple[str, ...]
-    """Row ids, in order."""
     weights: Tensor | None = None
     """``(lines, length)`` float32, the loss weight of each label; None if all are equal."""
-
     image_grid_thw: Tensor | None = None
     """Only of families that need it: ``(images, 3)`` int64, the time, rows and columns of each image's patches."""
     conversations: Tensor | None = None
@@ -61,19 +55,11 @@ class PackedBatch:
     rejected conversations have even and odd numbers.
     """
     reference: Tensor | None = None
-    """Only of preference pairs: ``(pairs, 2)`` float32; see :attr:`~chiron.training.rows.Encoded.reference`."""
-
-    def inputs(self) -> dict[str, Any]:
-        """Keyword arguments of the model call, without labels."""
-        tensors = {"input_ids": self.input_ids, "position_ids": self.position_ids, "pixel_values": self.pixel_values}
-        if self.image_grid_thw is not None:
-            tensors["image_grid_thw"] = self.image_grid_thw
-        return {**tensors, "attention_mask": None, "use_cache": False}
+    """Only of preference pairs: ``(pairs, 2)`` float32; see :attr:`~chiron.training.encoding.Encoded.reference`."""
 
     def loss_inputs(self) -> dict[str, Tensor | None]:
         """Keyword arguments of :meth:`chiron.training.model.Loss.forward`."""
-        names = ("input_ids", "position_ids", "labels", "pixel_values", "weights", "conversations", "reference", "image_grid_thw")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
         """Copy the batch to ``device``."""
@@ -88,7 +74,7 @@ class PackedBatch:
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "PackedBatch":
         tensors = {name: value for name, value in self.loss_inputs().items() if value is not None}
-        return replace(self, **{name: change(value) for name, value in tensors.items()})  # type: ignore[arg-type]
+        return replace(self, **{name: change(value) for name, value in tensors.items()})
 
 
 def normalized(tiles: Tensor) -> Tensor:
@@ -115,7 +101,7 @@ def collate(
         pixels: Returns the tiles of an ``(image, tiles)`` key; not used if no sample has an image.
         length: Length of a line in tokens. If None, the longest line, rounded up to a multiple of 8 for tensor cores.
         pad_id: Padding token. It has no loss, and no sample attends to it.
-        weighting: Loss weighting of the labels (:func:`~chiron.training.rows.token_weight`).
+        weighting: Loss weighting of the labels (:func:`~chiron.training.encoding.token_weight`).
         layout: How the model sees images; default: InternVL's tiles.
         raw: Whether tiles stay uint8 until :meth:`PackedBatch.to` moves them, which then is four times faster.
 
@@ -123,56 +109,58 @@ def collate(
         ValueError: A line is longer than ``length``, the first token of a sample has a label (the model would predict it from the previous
             sample), or an image has a different number of tiles than its encoded row.
     """
+    layout = layout or Tiling()
     used = [sum(len(sample.input_ids) for sample in line) for line in bins]
-    width = _width(max(used, default=0), length)
-    shape = (len(bins), width)
+    shape = (len(bins), _width(max(used, default=0), length))
     input_ids = np.full(shape, pad_id, np.int64)
     labels = np.full(shape, IGNORED, np.int64)
-    layout = layout or Tiling()
+    weights = None if weighting == "token" else np.zeros(shape, np.float32)
     # Transformers recognizes packed samples by the positions of tokens, which precede those of several axes.
     position_ids = np.empty((1 if layout.axes == 1 else 1 + layout.axes, *shape), np.int64)
-    weights = None if weighting == "token" else np.zeros(shape, np.float32)
-    pairs = any(sample.lengths for line in bins for sample in line)
-    conversations = np.full(shape, -1, np.int64) if pairs else None
-    scored: list[Encoded] = []
+    for number, size in enumerate(used):
+        position_ids[:, number, size:] = np.arange(shape[1] - size)
     tiles: list[Tiles] = []
     grids: list[Grid] = []
-    for number, line in enumerate(bins):
-        at = 0
-        for sample in line:
-            if len(sample.labels) and sample.labels[0] != IGNORED:
-                raise ValueError(f"row {sample.id!r}: its first token has a label, but no token precedes it")
-            end = at + len(sample.input_ids)
-            input_ids[number, at:end] = sample.input_ids
-            labels[number, at:end] = sample.labels
-            if weights is not None:
-                weights[number, at:end] = token_weight(sample, weighting)
-            _place(sample, position_ids[:, number, at:end])
-            if trained_tokens(sample):
-                if conversations is not None:
-                    conversations[number, at:end] = 2 * len(scored) + np.repeat(np.arange(len(sample.conversations)), sample.conversations)
-                scored.append(sample)
-            at = end
-            tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
-            grids += sample.grids * len(sample.conversations)
-        position_ids[:, number, at:] = np.arange(width - at)
-    seen = _image_inputs(layout, tiles, grids, raw=raw) if tiles else {}
+    placed = list(_placed(bins))
+    for sample, place in placed:
+        if len(sample.labels) and sample.labels[0] != IGNORED:
+            raise ValueError(f"row {sample.id!r}: its first token has a label, but no token precedes it")
+        input_ids[place] = sample.input_ids
+        labels[place] = sample.labels
+        if weights is not None:
+            weights[place] = token_weight(sample, weighting)
+        _write_positions(sample, position_ids[:, *place])
+        tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
+        grids += sample.grids * len(sample.conversations)
+    images = _image_inputs(layout, tiles, grids, raw=raw) if tiles else {}
+    pairs = _pair_inputs(placed, shape)
     return PackedBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids[0] if layout.axes == 1 else position_ids),
         labels=torch.from_numpy(labels),
-        pixel_values=seen.get("pixel_values"),
-        trained_tokens=int(np.count_nonzero(labels != IGNORED)),
-        real_tokens=sum(used),
-        rows=tuple(sample.id for line in bins for sample in line),
+        pixel_values=images.get("pixel_values"),
         weights=None if weights is None else torch.from_numpy(weights),
-        image_grid_thw=seen.get("image_grid_thw"),
-        conversations=None if conversations is None else torch.from_numpy(conversations),
-        reference=_reference(scored) if pairs else None,
+        image_grid_thw=images.get("image_grid_thw"),
+        conversations=pairs.get("conversations"),
+        reference=pairs.get("reference"),
     )
 
 
-def _place(sample: Encoded, position_ids: NDArray[np.int64]) -> None:
+_Place = tuple[int, slice]
+"""Line and tokens of a sample in a batch."""
+
+
+def _placed(bins: Sequence[Sequence[Encoded]]) -> Iterator[tuple[Encoded, _Place]]:
+    """Yield each sample with its place."""
+    for number, line in enumerate(bins):
+        begin = 0
+        for sample in line:
+            end = begin + len(sample.input_ids)
+            yield sample, (number, slice(begin, end))
+            begin = end
+
+
+def _write_positions(sample: Encoded, position_ids: NDArray[np.int64]) -> None:
     """Write the positions of a sample's tokens. Those of each of its conversations begin at 0."""
     begin = 0
     for size in sample.conversations:
@@ -196,10 +184,19 @@ def _width(longest: int, length: int | None) -> int:
     return width
 
 
-def _reference(pairs: Sequence[Encoded]) -> Tensor | None:
-    """Return the reference's log-probabilities ``(pairs, 2)``; None if they are not known yet."""
-    known = [pair.reference for pair in pairs if pair.reference is not None]
-    return torch.tensor(known, dtype=torch.float32).view(-1, 2) if len(known) == len(pairs) else None
+def _pair_inputs(placed: Sequence[tuple[Encoded, _Place]], shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Return ``conversations`` and, if it is known, ``reference`` of preference pairs; nothing for other rows."""
+    if not any(sample.lengths for sample, _ in placed):
+        return {}
+    scored = [(sample, place) for sample, place in placed if trained_tokens(sample)]
+    conversations = np.full(shape, -1, np.int64)
+    for number, (pair, place) in enumerate(scored):
+        conversations[place] = 2 * number + np.repeat(np.arange(len(pair.conversations)), pair.conversations)
+    found = {"conversations": torch.from_numpy(conversations)}
+    known = [pair.reference for pair, _ in scored if pair.reference is not None]
+    if len(known) == len(scored):
+        found["reference"] = torch.tensor(known, dtype=torch.float32).view(-1, 2)
+    return found
 
 
 def _tiles(pixels: Mapping[TileKey, Tiles] | Callable[[TileKey], Tiles], key: TileKey, row: str) -> Tiles:
@@ -210,6 +207,8 @@ def _tiles(pixels: Mapping[TileKey, Tiles] | Callable[[TileKey], Tiles], key: Ti
 
 
 Lines = TypeVar("Lines", bound=Sequence[Sequence[Encoded]])
+AHEAD = 2
+"""Number of batches whose images are decoded ahead of the current one, which bounds the memory that tiles take."""
 
 
 class Decoder:
@@ -219,42 +218,25 @@ class Decoder:
     copying, and they do not fork a process that uses a GPU. Text-only batches start no threads.
     """
 
-    def __init__(
-        self, folder: ImageFolder | None, layout: ImageLayout, workers: int, *, prefetch: int = 2, cache: TileCache | None = None
-    ) -> None:
-        """``folder`` may be None for text-only data. Memory is bounded by ``prefetch`` batches of tiles plus the current one.
-
-        With 0 ``workers``, this thread decodes images. With 0 ``workers`` or 0 ``prefetch``, nothing is decoded ahead. ``cache``: where
-        decoded images are kept.
-        """
-        if workers < 0 or prefetch < 0:
-            raise ValueError(f"workers and prefetch must be at least 0 (got {workers} and {prefetch})")
-        self._fence = None if folder is None else _Fence(folder.root)
+    def __init__(self, folder: ImageFolder, layout: ImageLayout, workers: int, *, cache: TileCache | None = None) -> None:
+        """``workers``: number of threads. ``cache``: where decoded images are kept."""
+        self._fence = _Fence(folder.root)
         self._layout = layout
         self._cache = cache
-        self._workers = workers
-        self._prefetch = prefetch if workers else 0
-        self._pool: ThreadPoolExecutor | None = None
-        self._closed = False
+        self._pool = ThreadPoolExecutor(workers, "decoder")
 
     def __enter__(self) -> Self:
         """Return self; threads start with the first image."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the decoder; see :meth:`close`."""
-        self.close()
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Cancel pending images and wait for those in progress. The decoder cannot be used afterwards."""
-        self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
     def ahead(self, batches: Iterable[Lines]) -> Iterator[tuple[Lines, dict[TileKey, Tiles]]]:
         """Yield the batches in order, each with the tiles that :func:`~chiron.training.batches.collate` needs.
 
-        Reads at most ``prefetch`` batches ahead. Decodes an image once per batch, even if it occurs twice.
+        Reads at most :data:`AHEAD` batches ahead. Decodes an image once per batch, even if it occurs twice.
 
         Raises:
             InputError: An image is missing or has changed since its row was encoded. The message names the row. Raised when its batch is
@@ -264,7 +246,7 @@ class Decoder:
         try:
             for lines in batches:
                 waiting.append((lines, self._submit(lines)))
-                if len(waiting) > self._prefetch:
+                if len(waiting) > AHEAD:
                     yield _finished(*waiting.popleft())
             while waiting:
                 yield _finished(*waiting.popleft())
@@ -279,29 +261,13 @@ class Decoder:
             for sample in line:
                 for key in sample.tile_keys():
                     if key not in tiles:
-                        tiles[key] = self._start(partial(self._decode, key, sample))
+                        tiles[key] = self._pool.submit(self._decode, key, sample)
         return tiles
-
-    def _start(self, work: Callable[[], Tiles]) -> Future[Tiles]:
-        if self._closed:
-            raise ValueError("this decoder is closed")
-        if self._workers:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._workers, "decoder")
-            return self._pool.submit(work)
-        future: Future[Tiles] = Future()
-        try:
-            future.set_result(work())
-        except InputError as error:
-            future.set_exception(error)
-        return future
 
     def _decode(self, key: TileKey, sample: Encoded) -> Tiles:
         name, expected = key
         n_images = len(sample.images)
         grid = sample.grids[sample.images.index(name)] if sample.grids else (1, expected)
-        if self._fence is None:
-            raise InputError(f"row {shown(sample.id)}: image {shown(name)} cannot be found without an image folder")
         try:
             content = self._fence.find(name).read_bytes()
             make = partial(self._cut, content, key, grid, sample)

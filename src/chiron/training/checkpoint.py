@@ -1,32 +1,23 @@
-"""Training checkpoints with everything needed to resume, and the export of the trained model."""
+"""Training checkpoints with everything needed to resume, and the identity of the run that may."""
 
-import copy
+import hashlib
 import json
 import logging
 import os
 import pickle
 import shutil
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiron.errors import DiskError, InputError
-from chiron.io import file_sha256, sync, write_atomically
-from chiron.providers.local.checkpoint import family_template, write_format
-from chiron.providers.local.families.internvl import INTERNVL
-from chiron.providers.local.loading import no_bars
-from chiron.providers.local.tiling import Tiling, tile_budget
-from chiron.training.metrics import held_out_losses, read_metrics
-from chiron.training.model import LoadedModel
-from chiron.training.packing import StagePlan
-from chiron.training.quantization import merge, merge_into_full_precision
-from chiron.training.recipe import Recipe, Stage
+from chiron.io import file_sha256, sync
+from chiron.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +41,63 @@ class RunIdentity(TypedDict):
     """SHA-256 of every data file, by file name."""
     sha256: str
     """Hash of everything that determines the final weights."""
+
+
+_UNHASHED: dict[str, Any] = {
+    **dict.fromkeys(("workers", "checkpoint_every", "checkpoint_minutes", "micro_batch_size", "tensorboard", "trackers", "shard"), True),
+    **dict.fromkeys(("gradient_checkpointing", "compile", "tile_cache", "tile_cache_gib"), True),
+    "stages": {"__all__": {"answers", "answer_tokens"}},
+}
+"""Keys of a recipe that do not change the final weights."""
+_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token", "quantization": None}
+_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row", "max_pixels": None, "longest_edge": None}
+_LATER_ADAPTER: dict[str, Any] = {"targets": ["language"], "rslora": False, "dora": False}
+_LATER_STAGE: dict[str, Any] = {"learning_rates": {}, "keep_best": False, "patience": None}
+"""Newer keys with their defaults. Only other values are hashed, so that runs of an earlier version can be resumed."""
+
+
+def run_identity(recipe: Recipe, data: dict[str, str]) -> RunIdentity:
+    """Hash everything that determines the final weights. ``data``: SHA-256 of every data file, by file name.
+
+    Folders that the recipe names count by their content, not by their path.
+    """
+    settings = recipe.model_dump(mode="json", exclude=_UNHASHED)
+    # Checkpoints of earlier versions were hashed with these names.
+    for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
+        settings[hashed] = settings.pop(name)
+    if settings["attention"] == "auto":  # earlier versions had no other default
+        settings["attention"] = "sdpa"
+    for stage in settings["stages"]:
+        stage["train"] = stage.pop("trainable")
+        if stage["objective"] == "sft":
+            del stage["objective"], stage["beta"]
+        if not stage["keep_best"] and stage["patience"] is None:
+            del stage["held_out_every"]  # measurements alone change no weight
+        _drop(stage, _LATER_STAGE)
+    _drop(settings, _LATER)
+    _drop(settings["images"], _LATER_IMAGES)
+    _drop(settings["adapter"] or {}, _LATER_ADAPTER)
+    if recipe.scratch is not None:
+        settings["scratch"]["tokenizer"] = _digest(Path(recipe.scratch.tokenizer))
+    elif recipe.base is not None and Path(recipe.base).is_dir():
+        settings["base"] = _digest(Path(recipe.base))
+    # Earlier versions built steps of rows from packed lines. Such a run cannot be resumed, because the steps differ.
+    planned = ["steps of exactly so many rows"] if any(stage.batch.rows for stage in recipe.stages) else []
+    text = json.dumps([settings, data, *planned], sort_keys=True)
+    return {"recipe": recipe.name, "data": data, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _drop(values: dict[str, Any], usual: dict[str, Any]) -> None:
+    """Remove the keys that have their usual value."""
+    for key, value in usual.items():
+        if key in values and values[key] == value:
+            del values[key]
+
+
+def _digest(folder: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights, settings and tokenizer."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"})
+    return hashlib.sha256("".join(f"{path.name} {file_sha256(path)}\n" for path in paths).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -199,125 +247,3 @@ def _sync(path: Path) -> None:
     """Flush a file, or a folder and its files, to disk."""
     for one in [*path.iterdir(), path] if path.is_dir() else [path]:
         sync(one)
-
-
-KEPT_BASE = "base.safetensors"
-"""File in the output folder with the weights below the adapter; written if earlier stages trained all weights."""
-LIBRARIES = ("chiron-med", "torch", "transformers", "peft", "accelerate", "tokenizers")
-
-
-def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str]) -> Path | None:
-    """Write ``adapter/`` (if the model has one) and ``model/`` (merged weights, tokenizer, image settings, card) to ``out``.
-
-    Returns the adapter's folder, or None.
-
-    Raises:
-        DiskError: Writing failed.
-    """
-    adapter = out / "adapter" if hasattr(model, "peft_config") else None
-    draft = out / ".model"
-    try:
-        if adapter is not None:
-            model.save_pretrained(adapter)  # type: ignore[operator]
-            (adapter / "README.md").write_text(card(recipe, base, plans, hashes, out / "metrics.jsonl"))
-            if (out / KEPT_BASE).is_file():
-                # Earlier stages trained every weight, so the adapter does not fit the base model of the recipe.
-                settings = adapter / "adapter_config.json"
-                named = json.loads(settings.read_text()) | {"base_model_name_or_path": f"../{KEPT_BASE}"}
-                write_atomically(settings, [json.dumps(named, indent=2, sort_keys=True) + "\n"])
-            quantized = recipe.quantization is not None
-            merged = merge_into_full_precision(recipe, base.family, adapter) if quantized else merge(copy.deepcopy(model))
-        else:
-            merged = model
-        if recipe.precision == "bf16":
-            merged = merged.to(torch.bfloat16)
-        shutil.rmtree(draft, ignore_errors=True)
-        with no_bars():
-            merged.save_pretrained(draft, safe_serialization=True)
-        family, system = base.family, base.family.system(recipe.system)
-        base.tokenizer.chat_template = family_template(family, system)
-        base.tokenizer.save_pretrained(draft)
-        # Rows contain their own line breaks next to images, so generation adds what they have.
-        unset = None if family.default_system is None else "none"
-        write_format(draft, base.layout, system or unset, image_separator=INTERNVL.image_separator)
-        (draft / "preprocessor_config.json").write_text(json.dumps(base.layout.processor_settings(), indent=2) + "\n")
-        (draft / "README.md").write_text(card(recipe, base, plans, hashes, out / "metrics.jsonl"))
-        shutil.rmtree(out / "model", ignore_errors=True)
-        draft.rename(out / "model")
-    except FULL_DISK as error:
-        raise DiskError(f"{out / 'model'} cannot be written ({error}): free space and run the same command again") from error
-    return adapter
-
-
-def card(recipe: Recipe, base: LoadedModel, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
-    """Write the model card: recipe, hashes of the data, versions and losses."""
-    losses = {name: f"{loss:.4f}" for name, loss in held_out_losses(metrics, recipe.best_stages).items()}
-    steps = {line["stage"]: line["step"] for line in read_metrics(metrics) if "loss" in line}  # fewer than planned after early stopping
-    rows = "\n".join(
-        f"| {p.stage.name} | {_trained(p.stage)} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
-        f" {p.epochs * done / p.steps:.2f} | {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
-        for p in plans
-    )
-    data = "\n".join(f"- `{name}` sha256 `{digest}`" for name, digest in hashes.items())
-    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    settings = json.dumps(recipe.model_dump(mode="json", exclude={"scratch"}), indent=2)
-    return f"""---
-tags: [medical, vision-language, chain-of-thought]
----
-# {recipe.name}
-
-For research. Not a medical device.
-
-Base: {recipe.base or "from scratch"}. Versions: {versions}.
-
-| stage | trained | objective | rows | steps | epochs | learning rate | held-out loss |
-|---|---|---|---|---|---|---|---|
-{rows}
-
-Data:
-{data}
-
-{serving(recipe, base)}
-Recipe:
-```json
-{settings}
-```
-"""
-
-
-def _trained(stage: Stage) -> str:
-    return stage.trainable if isinstance(stage.trainable, str) else ", ".join(stage.trainable)
-
-
-_SERVING = """## Serving it
-
-`chiron` with `provider: local` prompts this model as in training, by the settings in `chiron.json`. For other programs:
-
-- The chat template puts nothing next to an image, as in training. Send texts and images in the order of the row, line breaks included.
-"""
-_SHARED = """- Training shared {most} tiles among the images of a row; `preprocessor_config.json` alone gives {most} to every image. Pass
-  the number with each request: `max_patches = max(1, {most} // number of images)`. {budgets}
-  - transformers: `processor(text=..., images=..., images_kwargs={{"max_patches": N}})`
-  - vLLM: `vllm serve FOLDER --trust-request-mm-kwargs`, only if you trust all clients (before vLLM 0.31 without this option), and in
-    every request `"mm_processor_kwargs": {{"max_patches": N}}`
-  - chiron: `{{provider: openai, base_url: ..., model: ..., serves: {{max_tiles: {most}, max_tiles_per: row}}}}` sends it
-"""
-
-
-def serving(recipe: Recipe, base: LoadedModel) -> str:
-    """Section of the card on how to serve the model with the same inputs as in training."""
-    images = recipe.images
-    text = _SERVING
-    if base.family.system(recipe.system) is not None:
-        text += "- The chat template adds the system message of training if a conversation has none.\n"
-    if not isinstance(base.layout, Tiling):
-        text += f"- {base.layout.served}, as in training; no argument is needed.\n"
-        return text
-    if images.max_tiles_per == "image":
-        text += f"- Every image gets up to {images.max_tiles} tiles, as in training; no argument is needed.\n"
-    elif images.max_tiles > 1:
-        budgets = ", ".join(f"{n} images: {tile_budget(n, images.tiling)}" for n in range(2, images.max_tiles + 1))
-        text += _SHARED.format(most=images.max_tiles, budgets=f"({budgets}.)")
-    if not images.thumbnail and images.max_tiles > 1:
-        text += "- Training showed no thumbnail. The image processor of transformers adds one to every image of several tiles.\n"
-    return text

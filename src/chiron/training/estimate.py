@@ -6,21 +6,20 @@ Of an estimate, steps, tokens and tiles are exact; operations, memory and hours 
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from chiron.training.memory import fixed_recomputed, predict_memory
+from chiron.training.encoding import trained_tokens
 from chiron.training.metrics import read_metrics
 from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain, train_parts
-from chiron.training.operations import Operations, passes_of
-from chiron.training.packing import StagePlan, batches_of_step, steps_of_stage
-from chiron.training.quantization import count_weights
-from chiron.training.recipe import Adapter
-from chiron.training.rows import trained_tokens
+from chiron.training.packing import Cost, Line, StagePlan, batches_of_step, steps_of_stage
+from chiron.training.recipe import Adapter, Recipe
+from chiron.training.resources import Operations, count_weights, fixed_recomputed, passes_of, predict_memory
 from chiron.training.session import Prepared
 
 ACHIEVED_TFLOPS = 330.0
@@ -34,19 +33,12 @@ class StageEstimate:
     """Estimate of one stage."""
 
     stage: str
-    rows: int
-    steps: int
-    epochs: float
     tokens: int
     """Real tokens in all steps, replay included."""
-    trained_tokens: int
-    """Number of these tokens with a label."""
     tiles: int
     """Tiles in all steps; a tile counts each time it is used."""
     busy: float
     """Average share of the GPUs' time with work. All wait for the one whose share of a step takes longest."""
-    utilisation: float
-    """Share of positions that are not padding."""
     petaflops: float
     """Total floating-point operations, in 10^15."""
     hours: float
@@ -84,39 +76,47 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float | None = None) 
     activations again.
     """
     model: Any = prepared.base.model
-    config = model.config
-    text = config.get_text_config()
+    text = model.config.get_text_config()
     once = Operations.of(model, prepared.base.family)
-    parameters = count_weights(model)
-    last = prepared.recipe.stages[-1].trained_parts
-    trained = sum(p.numel() for name, p in model.named_parameters() if part_of(name) in last) if last else _adapter_size(model, prepared)
     # How many layers "auto" computes again is known only on the GPU; here, it counts as none.
     again = (fixed_recomputed(prepared.recipe, text.num_hidden_layers) or 0) / text.num_hidden_layers
     speed = tflops if tflops is not None else ACHIEVED_TFLOPS / (1 + again / 2)
+    stages = tuple(_estimate_stage(prepared, plan, gpus, once, speed) for plan in prepared.plans)
+    return TrainingEstimate(count_weights(model), _trained_weights(model, prepared.recipe), _memory_gib(prepared), stages, gpus, speed)
 
-    def of_stage(plan: StagePlan) -> StageEstimate:
-        seen = _seen(prepared, plan, gpus, once)
-        passes = passes_of(prepared.recipe, plan.stage)
-        operations = sum(count * seen.forward[part] for part, count in passes.items())
-        if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
-            operations += once.forward(prepared.data[plan.stage.name]).total()
-        busy = seen.work / seen.places
-        return StageEstimate(
-            stage=plan.stage.name,
-            rows=plan.rows,
-            steps=plan.steps,
-            epochs=plan.epochs,
-            tokens=seen.tokens,
-            trained_tokens=seen.trained,
-            tiles=seen.tiles,
-            busy=busy,
-            utilisation=plan.utilisation,
-            petaflops=operations / 1e15,
-            hours=operations / (gpus * busy * speed * 1e12) / 3600,
-        )
 
-    stages = tuple(of_stage(plan) for plan in prepared.plans)
-    return TrainingEstimate(parameters, trained, _memory_gib(prepared), stages, gpus, speed)
+def _estimate_stage(prepared: Prepared, plan: StagePlan, gpus: int, once: Operations, speed: float) -> StageEstimate:
+    """Count the contents of exactly the steps that training will run."""
+    recipe, stage = prepared.recipe, plan.stage
+    steps = list(steps_of_stage(recipe, stage, prepared.data, plan.steps))
+    rows = [row for step in steps for line in step for row in line]
+    passes = passes_of(recipe, stage)
+    forward = once.forward(rows)
+    operations = sum(count * forward[part] for part, count in passes.items())
+    if stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
+        operations += once.forward(prepared.data[stage.name]).total()
+    busy = _busy(steps, recipe, gpus, once.cost(passes))
+    return StageEstimate(
+        stage=stage.name,
+        tokens=sum(len(row.input_ids) for row in rows),
+        tiles=sum(row.tiles() for row in rows),
+        busy=busy,
+        petaflops=operations / 1e15,
+        hours=operations / (gpus * busy * speed * 1e12) / 3600,
+    )
+
+
+def _busy(steps: Sequence[Sequence[Line]], recipe: Recipe, gpus: int, cost: Cost) -> float:
+    """Share of the GPUs' time with work, if all wait in each step for the one whose share takes longest."""
+    work, possible = 0.0, 0.0
+    for step in steps:
+        batches = batches_of_step(step, recipe.micro_batch_size, gpus, cost)
+        of_batch = [sum(cost(row) for line in batch for row in line if trained_tokens(row)) for batch in batches]
+        work += sum(of_batch)
+        # Processes that share the weights wait for each other in every batch, others at the end of a step.
+        rounds = [of_batch[at : at + gpus] for at in range(0, len(of_batch), gpus)]
+        possible += gpus * (sum(map(max, rounds)) if recipe.shard else max(map(sum, zip(*rounds, strict=True))))
+    return work / possible
 
 
 def _memory_gib(prepared: Prepared) -> float:
@@ -140,42 +140,11 @@ def _memory_gib(prepared: Prepared) -> float:
     return memory.peak(fixed_recomputed(recipe, memory.layers) or 0) / 2**30
 
 
-@dataclass
-class _Seen:
-    tokens: int = 0
-    trained: int = 0
-    tiles: int = 0
-    forward: Counter[str] = field(default_factory=Counter)
-    """Operations of a forward pass, by part."""
-    work: float = 0.0
-    """Operations of training, all passes."""
-    places: float = 0.0
-    """Operations that all GPUs could do until the slowest one finished its share of each step."""
-
-
-def _seen(prepared: Prepared, plan: StagePlan, gpus: int, once: Operations) -> _Seen:
-    """Count the contents of exactly the steps that training will run."""
-    recipe, seen, cost = prepared.recipe, _Seen(), once.cost(passes_of(prepared.recipe, plan.stage))
-    for step in steps_of_stage(recipe, plan.stage, prepared.data, plan.steps):
-        rows = [row for line in step for row in line]
-        seen.tokens += sum(len(row.input_ids) for row in rows)
-        seen.trained += sum(trained_tokens(row) for row in rows)
-        seen.tiles += sum(row.tiles() for row in rows)
-        seen.forward += once.forward(rows)
-        batches = batches_of_step(step, recipe.micro_batch_size, gpus, cost)
-        of_batch = [sum(cost(row) for line in batch for row in line if trained_tokens(row)) for batch in batches]
-        seen.work += sum(of_batch)
-        # Processes that share the weights wait for each other in every batch, others at the end of a step.
-        rounds = [of_batch[at : at + gpus] for at in range(0, len(of_batch), gpus)]
-        seen.places += gpus * (sum(map(max, rounds)) if recipe.shard else max(map(sum, zip(*rounds, strict=True))))
-    return seen
-
-
-def _adapter_size(model: Any, prepared: Prepared) -> int:
-    """Number of adapter weights: rank * (in + out), and with DoRA also out, summed over the adapted layers."""
-    adapter = prepared.recipe.adapter
-    if adapter is None:
-        return 0
+def _trained_weights(model: Any, recipe: Recipe) -> int:
+    """Number of weights trained in the last stage. An adapter has rank * (in + out) for each adapted layer, and with DoRA also out."""
+    if parts := recipe.stages[-1].trained_parts:
+        return sum(p.numel() for name, p in model.named_parameters() if part_of(name) in parts)
+    adapter = recipe.adapter or Adapter()
     pattern = adapted_layers(adapter.targets, model)
     layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(pattern, name))
     return sum(adapter.rank * (m.in_features + m.out_features) + adapter.dora * m.out_features for m in layers)

@@ -18,11 +18,12 @@ from chiron.io import BrokenJson, read_jsonl, write_atomically
 from chiron.providers.local.families.registry import FAMILIES
 from chiron.training.attention import masked_attention
 from chiron.training.batches import Decoder, collate
+from chiron.training.encoding import IGNORED, Encoded
 from chiron.training.loop import TrainState
 from chiron.training.model import plain
 from chiron.training.packing import order
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import IGNORED, Encoded, TrainingExample
+from chiron.training.rows import TrainingExample
 
 SAMPLES = "samples.jsonl"
 """File in the output folder with the generated answers."""
@@ -112,7 +113,7 @@ def check_questions(recipe: Recipe, questions: Mapping[str, Sequence[HeldOutQues
 
 @torch.no_grad()
 def answer(
-    model: nn.Module, state: TrainState, recipe: Recipe, questions: Sequence[HeldOutQuestion], folder: ImageFolder | None, limit: int
+    model: nn.Module, state: TrainState, recipe: Recipe, questions: Sequence[HeldOutQuestion], folder: ImageFolder, limit: int
 ) -> list[tuple[list[int], bool]]:
     """Generate the most likely reply to each question, up to ``limit`` tokens: its tokens, and whether it ended by itself.
 
@@ -126,11 +127,12 @@ def answer(
     inner = plain(model)
     inner.eval()
     with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
-        decoded = decoder.ahead(iter([[(one.encoded,)] for one in mine]))
+        decoded = decoder.ahead([[(one.encoded,)] for one in mine])
         for one, (lines, tiles) in zip(mine, decoded, strict=True):
             size = len(one.encoded.input_ids)
             batch = collate(lines, tiles, length=size, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
-            inputs = {k: v for k, v in batch.inputs().items() if k not in {"position_ids", "attention_mask", "use_cache"} and v is not None}
+            tensors = {"input_ids": batch.input_ids, "pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
+            inputs = {name: tensor for name, tensor in tensors.items() if tensor is not None}
             if one.encoded.images:
                 inputs |= FAMILIES[inner.config.model_type].token_types(inner.config, batch.input_ids)
             # A base's own settings (sampling, penalties) must not count.
@@ -141,7 +143,7 @@ def answer(
             tokens = made[0, batch.input_ids.shape[1] :].tolist()
             finished = bool(tokens) and tokens[-1] == one.stop_id
             replies.append((tokens[:-1] if finished else tokens, finished))
-    shares = gather_object([replies]) if world > 1 else [replies]
+    shares = gather_object([replies])
     return [shares[number % world][number // world] for number in range(len(questions))]
 
 

@@ -10,8 +10,7 @@ from torch import nn
 from chiron.providers.local.dialogue import IMAGE_TOKENS
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.registry import FAMILIES
-from chiron.training.base_checks import fit_base
-from chiron.training.model import LoadedModel, load_base
+from chiron.training.base import LoadedModel, fit_base, load_base
 from chiron.training.recipe import Recipe
 
 CHARACTERS_PER_TOKEN: Final = 4
@@ -70,7 +69,7 @@ def load_for_estimate(recipe: Recipe) -> LoadedModel:
     """Load the base of a recipe; a known base without its weights, if it is not on this machine and the hub cannot be reached.
 
     Raises:
-        InputError: see :func:`~chiron.training.model.load_base`.
+        InputError: see :func:`~chiron.training.base.load_base`.
     """
     if recipe.base is None or recipe.base not in KNOWN_BASES or not _is_unreachable(recipe.base):
         return load_base(recipe)
@@ -89,7 +88,7 @@ def load_for_estimate(recipe: Recipe) -> LoadedModel:
         _store_in_four_bits(model)
     one_layer = architecture._from_config(_one_layer(config_class(**published)), dtype=dtype)  # noqa: SLF001
     layout = fit_base(recipe, family, model, tokenizer, None)
-    return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout, one_layer)
+    return LoadedModel(model, tokenizer, family, layout, one_layer)
 
 
 def _is_unreachable(base: str) -> bool:

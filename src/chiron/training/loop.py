@@ -1,6 +1,7 @@
 """Training loop over steps of packed lines, on one process or several."""
 
 import contextlib
+import itertools
 import math
 import resource
 import time
@@ -11,17 +12,18 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.providers.local.tiling import ImageLayout, TileKey, Tiles
 from chiron.training.batches import Decoder, PackedBatch, collate, one_ahead
 from chiron.training.checkpoint import TrainPosition
+from chiron.training.encoding import LossWeighting, token_weight, trained_tokens
 from chiron.training.metrics import StepMetrics
-from chiron.training.model import ShardedLoss, gather, no_gradient_sync, part_of
+from chiron.training.model import ShardedLoss, gather, part_of
 from chiron.training.packing import Cost, Line, StagePlan, micro_batches
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import LossWeighting, token_weight, trained_tokens
 from chiron.training.tile_cache import TileCache
 
 
@@ -31,8 +33,6 @@ class TrainState:
 
     loss: nn.Module
     """Module that returns the summed loss of a batch; wrapped if there are several processes."""
-    parameters: list[nn.Parameter]
-    """The trained parameters."""
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     pad_id: int
@@ -85,7 +85,7 @@ def train_stage(
     recipe: Recipe,
     plan: StagePlan,
     steps: Iterable[list[Line]],
-    folder: ImageFolder | None,
+    folder: ImageFolder,
     *,
     position: TrainPosition,
     asked: Callable[[], Requests],
@@ -100,7 +100,7 @@ def train_stage(
     """
     state.loss.train()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
-    todo = [step for number, step in enumerate(steps) if number >= position.step]
+    todo = list(itertools.islice(steps, position.step, None))
     shares = [micro_batches(step, recipe.micro_batch_size, world, rank, state.cost) for step in todo]
     with (
         Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder,
@@ -111,23 +111,22 @@ def train_stage(
             rate = learning_rate(plan, position.step)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate * group.get("factor", 1.0)
-            trained = sum(count_trained(line) for line in step)
+            rows = [row for line in step for row in line]
             weight = step_weight(step, recipe.loss_weighting)
             what = f"stage {plan.stage.name}, step {position.step + 1}"
             with memory_explained(what):
-                images = any(row.images for line in step for row in line)
-                done = _one_step(state, ready, len(share), weight, recipe, images=images, asked=asked)
+                done = _one_step(state, ready, len(share), weight, recipe, images=any(row.images for row in rows), asked=asked)
             if not math.isfinite(done.loss) or not math.isfinite(done.norm):
-                rows = ", ".join(row.id for line in step[:3] for row in line[:1])
+                names = ", ".join(row.id for line in step[:3] for row in line[:1])
                 raise InputError(
                     f"{what}: the loss is not finite (loss {done.loss / weight:g}, gradient {done.norm:g}): lower learning_rate, or check"
-                    f" the rows of this step ({rows}, ...); the last checkpoint is kept"
+                    f" the rows of this step ({names}, ...); the last checkpoint is kept"
                 )
             with memory_explained(what):  # the first optimizer step allocates the moments
                 state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             position = TrainPosition(position.stage, position.step + 1, position.total_steps + 1)
-            tokens = sum(len(r.input_ids) for line in step for r in line)
+            tokens = sum(len(row.input_ids) for row in rows)
             ended = after(
                 position,
                 StepMetrics(
@@ -139,7 +138,7 @@ def train_stage(
                     learning_rate=rate,
                     gradient_norm=done.norm,
                     tokens=tokens,
-                    trained_tokens=trained,
+                    trained_tokens=sum(trained_tokens(row) for row in rows),
                     utilisation=tokens / done.positions,
                     seconds=time.perf_counter() - began,
                     memory_gib=memory_gib(),
@@ -168,8 +167,7 @@ class _Step:
 
 def _collated(state: TrainState, recipe: Recipe, decoded: Iterable[tuple[Sequence[Line], dict[TileKey, Tiles]]]) -> Iterator[PackedBatch]:
     for lines, tiles in decoded:
-        settings: dict[str, Any] = {"pad_id": state.pad_id, "weighting": recipe.loss_weighting, "layout": state.layout}
-        batch = collate(lines, tiles, length=None, raw=True, **settings)
+        batch = collate(lines, tiles, length=None, pad_id=state.pad_id, weighting=recipe.loss_weighting, layout=state.layout, raw=True)
         yield batch.pinned() if state.accelerator.device.type == "cuda" else batch
 
 
@@ -197,7 +195,7 @@ def _one_step(
         batch = batch.to(accelerator.device, non_blocking=True)
         positions += batch.input_ids.numel()
         # Processes exchange gradients once per step, in their last batch.
-        with _no_exchange(state) if number < count else contextlib.nullcontext():
+        with _no_exchange(state.loss, accelerator) if number < count else contextlib.nullcontext():
             with accelerator.autocast():
                 loss = state.loss(**batch.loss_inputs())
             # The exchange averages over processes. Scaling gives a token the same weight on every process.
@@ -212,48 +210,57 @@ def _one_step(
         # These zero gradients only keep the processes in sync. With them, the optimizer would apply weight decay.
         for unused in state.loss.image_weights():
             unused.grad = None
-    norm = gather(accelerator.clip_grad_norm_(state.parameters, recipe.clip))
+    norm = gather(accelerator.clip_grad_norm_(state.loss.parameters(), recipe.clip))
     requests = Requests(stop=totals[2] > 0, checkpoint=totals[3] > 0)
     return _Step(totals[0], int(totals[1]), float(norm if norm is not None else 0.0), requests, waited)
 
 
-def _no_exchange(state: TrainState) -> contextlib.AbstractContextManager[None]:
-    if isinstance(state.loss, ShardedLoss):
-        return no_gradient_sync(state.loss)
-    alone: contextlib.AbstractContextManager[None] = state.accelerator.no_sync(state.loss)
-    return alone
+@contextlib.contextmanager
+def _no_exchange(loss: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Accumulate gradients locally; the next backward pass outside this context exchanges them."""
+    if not isinstance(loss, FSDPModule):
+        with accelerator.no_sync(loss):
+            yield
+        return
+    loss.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        loss.set_requires_gradient_sync(True)
+
+
+def _unlearned(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder) -> Iterator[tuple[list[Line], PackedBatch]]:
+    """Yield this process's share of ``lines`` as batches on its device, for losses without gradients."""
+    state.loss.eval()
+    world, rank = state.accelerator.num_processes, state.accelerator.process_index
+    with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
+        for share, tiles in decoder.ahead(micro_batches(lines, recipe.micro_batch_size, world, rank)):
+            batch = collate(share, tiles, length=None, pad_id=state.pad_id, layout=state.layout)
+            yield share, batch.to(state.accelerator.device)
 
 
 @torch.no_grad()
-def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
+def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder) -> float:
     """Mean loss per token with a label, or per preference pair, in nats, over packed held-out lines."""
-    state.loss.eval()
-    world, rank = state.accelerator.num_processes, state.accelerator.process_index
     summed = torch.zeros((), device=state.accelerator.device, dtype=torch.float64)
-    with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
-        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
-            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
-            with state.accelerator.autocast():
-                summed += state.loss(**batch.loss_inputs()).double()
+    for _, batch in _unlearned(state, recipe, lines, folder):
+        with state.accelerator.autocast():
+            summed += state.loss(**batch.loss_inputs()).double()
     total: Tensor = state.accelerator.reduce(summed, reduction="sum")
     return float(total) / step_weight(lines, "token")
 
 
 @torch.no_grad()
 def reference_log_probabilities(
-    state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None
+    state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder
 ) -> dict[str, tuple[float, float]]:
     """Log-probabilities of the chosen and the rejected reply of this process's pairs under the current model, by row id."""
-    state.loss.eval()
-    world, rank = state.accelerator.num_processes, state.accelerator.process_index
     found: dict[str, tuple[float, float]] = {}
-    with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
-        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
-            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
-            with state.accelerator.autocast():
-                scores = state.loss(**replace(batch, reference=None).loss_inputs())
-            pairs = [row.id for line in batch_lines for row in line if trained_tokens(row)]
-            found.update(zip(pairs, map(tuple, scores.view(-1, 2).tolist()), strict=True))
+    for share, batch in _unlearned(state, recipe, lines, folder):
+        with state.accelerator.autocast():
+            scores = state.loss(**replace(batch, reference=None).loss_inputs())
+        pairs = [row.id for line in share for row in line if trained_tokens(row)]
+        found.update(zip(pairs, map(tuple, scores.view(-1, 2).tolist()), strict=True))
     return found
 
 
@@ -262,11 +269,6 @@ def step_weight(step: Sequence[Line], weighting: LossWeighting) -> float:
     if pairs := sum(bool(row.lengths) for line in step for row in line):
         return float(pairs)
     return math.fsum(trained_tokens(row) * token_weight(row, weighting) for line in step for row in line)
-
-
-def count_trained(line: Line) -> int:
-    """Count the trained tokens of a line."""
-    return sum(trained_tokens(row) for row in line)
 
 
 def memory_gib() -> float:

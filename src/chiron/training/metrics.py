@@ -116,23 +116,26 @@ def draw_curves(metrics: Path, out: Path, *, preference_stages: Collection[str] 
     from matplotlib.figure import Figure
 
     lines = list(read_metrics(metrics))
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+
+    def points(stage: str, value: str) -> tuple[list[int], list[float]]:
+        found = [line for line in lines if line["stage"] == stage and value in line]
+        return [line["total_steps"] for line in found], [line[value] for line in found]
+
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    stages = list(dict.fromkeys(line["stage"] for line in lines))
     for stage in stages:
-        steps = [line for line in lines if line["stage"] == stage and "loss" in line]
-        (curve,) = axes.plot([s["total_steps"] for s in steps], [s["loss"] for s in steps], linewidth=1, label=stage)
-        held = [line for line in lines if line["stage"] == stage and "held_out_loss" in line]
-        axes.plot([h["total_steps"] for h in held], [h["held_out_loss"] for h in held], "o", color=curve.get_color())
-    axes.set_xlabel("optimizer step")
-    losses_shown = {"DPO loss per pair" if stage in preference_stages else "loss per trained token (nats)": None for stage in stages}
-    axes.set_ylabel(" or ".join(losses_shown))
+        (curve,) = axes.plot(*points(stage, "loss"), linewidth=1, label=stage)
+        axes.plot(*points(stage, "held_out_loss"), "o", color=curve.get_color())
+    if stages:
+        axes.legend(title="stage (dot: held out)", frameon=False)
     losses = [line["loss"] for line in lines if "loss" in line]
     if losses and min(losses) > 0 and max(losses) > _WIDE * min(losses):
         axes.set_yscale("log")
-    if stages:
-        axes.legend(title="stage (dot: held out)", frameon=False)
+    axes.set_xlabel("optimizer step")
+    kinds = dict.fromkeys("DPO loss per pair" if stage in preference_stages else "loss per trained token (nats)" for stage in stages)
+    axes.set_ylabel(" or ".join(kinds))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=120)
 

@@ -1,39 +1,27 @@
-"""Model for training: load or create it, add a LoRA adapter, compute the loss, and shard it over processes.
+"""Model in training: add a LoRA adapter, compute the loss, and shard it over processes.
 
 Sharded training (FSDP2) is for models that do not fit on one GPU: a sharded copy is trained, and its weights are gathered into the full
 model, which stays in host memory. Checkpoints, export and the adapter of the next stage use only the full model. Sharding uses torch's
 ``fully_shard``, because accelerate silently disables its FSDP without a GPU.
 """
 
-import contextlib
 import copy
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from chiron.errors import InputError
-from chiron.providers.local.families.family import ModelFamily
-from chiron.providers.local.families.internvl import INTERNVL
-from chiron.providers.local.families.registry import FAMILIES, known_families
-from chiron.providers.local.loading import load_whole
-from chiron.providers.local.tiling import ImageLayout, Tiling
-from chiron.terminal import printable
+from chiron.providers.local.families.registry import FAMILIES
 from chiron.training.attention import attention_inputs
-from chiron.training.base_checks import check_precision, first_line, fit_base
-from chiron.training.quantization import quantization_settings
-from chiron.training.recipe import Adapter, ModelPart, Recipe
-from chiron.training.rows import IGNORED
+from chiron.training.encoding import IGNORED
+from chiron.training.recipe import Adapter, ModelPart
 
 _LINEAR: dict[ModelPart, str] = {
     "language": r".*DECODER.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
@@ -57,87 +45,6 @@ def part_of(name: str) -> ModelPart:
     if any(projector in name for projector in ("multi_modal_projector", "connector.", "visual.merger", "visual.deepstack_merger_list")):
         return "projector"
     return "vision" if any(tower in name for tower in ("vision_tower", "vision_model", "visual.")) else "language"
-
-
-@dataclass
-class LoadedModel:
-    """A base model with its tokenizer."""
-
-    model: nn.Module
-    """A transformers model of a supported family."""
-    tokenizer: Any
-    tokens_per_tile: int
-    """Number of image tokens per tile."""
-    family: ModelFamily = INTERNVL
-    layout: ImageLayout = field(default_factory=Tiling)
-    """How the model sees images."""
-    one_layer: nn.Module | None = None
-    """If ``model`` has no weights and ``tokenizer`` is approximate, for an estimate: a model of one layer with weights."""
-
-
-def load_base(recipe: Recipe) -> LoadedModel:
-    """Load the base model of a recipe and its tokenizer.
-
-    Raises:
-        InputError: The checkpoint does not exist, is of an unknown family, is incomplete, sees images in another way than the recipe says,
-            or has another chat template. Or the GPU lacks the recipe's precision.
-    """
-    import transformers
-
-    check_precision(recipe)
-    family = _family(recipe)
-    architecture = getattr(transformers, family.architecture)
-    # Frozen base weights can stay in half precision; trained weights need full precision.
-    trains_all = any(stage.trained_parts for stage in recipe.stages)
-    dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
-    if recipe.scratch is not None:
-        torch.manual_seed(recipe.seed)
-        try:
-            config = getattr(transformers, family.config_class)(**recipe.scratch.config)
-            # The public constructor accepts neither the attention type nor the precision.
-            model = architecture._from_config(config, dtype=dtype, attn_implementation=_first_attention(recipe))  # noqa: SLF001
-            tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"recipe {recipe.name}: scratch: {first_line(error)}") from error
-    else:
-        source = str(recipe.base)
-        quantized = quantization_settings(recipe, family, dtype)
-        try:
-            attention = _first_attention(recipe)
-            model = load_whole(architecture, source, dtype=dtype, attn_implementation=attention, use_safetensors=True, **quantized)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
-            raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {first_line(error)}{hint}") from error
-    layout = fit_base(recipe, family, model, tokenizer, recipe.base)
-    if recipe.gradient_checkpointing not in {False, "none"}:
-        recompute(model)
-    return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
-
-
-def _first_attention(recipe: Recipe) -> str:
-    """Return the attention to load a model with: other kinds than "eager" are only for the language model, and set later."""
-    return "eager" if recipe.attention == "eager" else "sdpa"
-
-
-def _family(recipe: Recipe) -> ModelFamily:
-    """Return the family of a recipe's base. A base whose settings cannot be read is reported when it is loaded."""
-    from transformers import PreTrainedConfig
-
-    if recipe.scratch is not None:
-        kind = recipe.scratch.config.get("model_type", INTERNVL.model_type)
-    else:
-        try:
-            kind = PreTrainedConfig.get_config_dict(str(recipe.base))[0].get("model_type", INTERNVL.model_type)
-        except (OSError, ValueError):
-            return INTERNVL
-    if kind not in FAMILIES:
-        hint = "; convert it with 'chiron convert'" if kind == "internvl_chat" else ""
-        raise InputError(
-            f"recipe {recipe.name}: the base has the model_type '{printable(str(kind))[:60]}', which cannot be trained: choose one of"
-            f" {known_families()}{hint}"
-        )
-    return FAMILIES[kind]
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
@@ -379,15 +286,3 @@ def split_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict
 def gather(value: Any) -> Any:
     """Gather a tensor from its shards; return other values unchanged. All processes must call this together."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-@contextlib.contextmanager
-def no_gradient_sync(loss: nn.Module) -> Iterator[None]:
-    """Accumulate gradients locally; the next backward pass outside this context exchanges them."""
-    if not isinstance(loss, FSDPModule):
-        raise TypeError("only a sharded loss can delay its gradients")
-    loss.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        loss.set_requires_gradient_sync(True)

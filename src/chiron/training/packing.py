@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from chiron.errors import InputError
+from chiron.training.encoding import IGNORED, Encoded, trained_tokens
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import IGNORED, Encoded, trained_tokens
 
 _ORDER, _BINS = 0, 1  # ids of the two random streams of an epoch
 
@@ -26,29 +26,27 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         ValueError: A length is negative or more than ``capacity``; samples are never truncated.
     """
     filled: list[list[int]] = []
-    open_bins: dict[int, list[int]] = {}  # by remaining room
-    rooms: list[int] = []  # sorted keys of open_bins; few, even if there are many bins
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    # Room, time and number of each bin, sorted. Times are negative: of bins with equal rooms, the last one changed comes first.
+    opened: list[tuple[int, int, int]] = []
+    for time, index in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
         length = lengths[index]
         if not 0 <= length <= capacity:
             raise ValueError(f"sample {index} has {length} tokens and does not fit into {capacity}")
-        place = bisect_left(rooms, length)
-        if place == len(rooms):
-            filled.append([index])
-            _open(len(filled) - 1, capacity - length, open_bins, rooms)
-            continue
-        room = rooms[place]
-        target = open_bins[room].pop()
-        if not open_bins[room]:
-            del open_bins[room], rooms[place]
-        filled[target].append(index)
-        _open(target, room - length, open_bins, rooms)
+        place = bisect_left(opened, (length, -len(lengths), 0))
+        if place < len(opened):
+            room, _, number = opened.pop(place)
+        else:
+            room, number = capacity, len(filled)
+            filled.append([])
+        filled[number].append(index)
+        insort(opened, (room - length, -time, number))
     return filled
 
 
 def order(n: int, *, seed: int, epoch: int) -> list[int]:
     """Return a permutation of ``range(n)`` that depends only on ``seed`` and ``epoch``; both must be at least 0."""
-    return [int(i) for i in np.random.default_rng([seed, epoch, _ORDER]).permutation(n)]
+    found: list[int] = np.random.default_rng([seed, epoch, _ORDER]).permutation(n).tolist()
+    return found
 
 
 def bins(lengths: Sequence[int], capacity: int, *, seed: int, epoch: int, window: int = 4096) -> list[list[int]]:
@@ -71,13 +69,6 @@ def bins(lengths: Sequence[int], capacity: int, *, seed: int, epoch: int, window
         members = shuffled[begin:end]
         lines += [[members[i] for i in line] for line in pack([lengths[i] for i in members], capacity)]
     return [lines[int(i)] for i in np.random.default_rng([seed, epoch, _BINS]).permutation(len(lines))]
-
-
-def _open(number: int, room: int, open_bins: dict[int, list[int]], rooms: list[int]) -> None:
-    if room not in open_bins:
-        open_bins[room] = []
-        insort(rooms, room)
-    open_bins[room].append(number)
 
 
 Line = tuple[Encoded, ...]
@@ -115,9 +106,12 @@ def steps_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
     if (count := stage.batch.rows) is not None:
         shuffled = order(len(rows), seed=seed, epoch=epoch)
         cut = [shuffled[begin : begin + count] for begin in range(0, len(shuffled), count)]
-        return [_packed([rows[i] for i in members], recipe.max_seq_length) for members in cut]
-    packed = bins(lengths, _line_length(recipe, stage, lengths), seed=seed, epoch=epoch)
-    return list(_grouped([tuple(rows[i] for i in line) for line in packed], stage))
+        packed = [pack([lengths[i] for i in members], recipe.max_seq_length) for members in cut]
+        return [[tuple(rows[members[i]] for i in line) for line in step] for members, step in zip(cut, packed, strict=True)]
+    # Lines are shorter if a full one would exceed the tokens of a step.
+    longest = min(recipe.max_seq_length, max(stage.batch.tokens or 0, *lengths))
+    lines = bins(lengths, longest, seed=seed, epoch=epoch)
+    return list(_grouped([tuple(rows[i] for i in line) for line in lines], stage))
 
 
 def steps_of_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], total: int) -> Iterator[list[Line]]:
@@ -129,15 +123,6 @@ def steps_of_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
                 return
             made += 1
             yield step
-
-
-def _packed(rows: Sequence[Encoded], capacity: int) -> list[Line]:
-    return [tuple(rows[i] for i in line) for line in pack([len(row.input_ids) for row in rows], capacity)]
-
-
-def _line_length(recipe: Recipe, stage: Stage, lengths: Sequence[int]) -> int:
-    """Maximum tokens of a packed line: ``max_seq_length``, or less if a full line would exceed the tokens of a step."""
-    return min(recipe.max_seq_length, max(stage.batch.tokens or 0, *lengths))
 
 
 def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> StagePlan:
@@ -221,7 +206,8 @@ def batches_of_step(step: Sequence[Line], at_once: int, world: int, cost: Cost |
         # As many lines in each, as far as possible.
         edges = [len(step) * i // groups for i in range(groups + 1)]
         batches = [list(step[begin:end]) for begin, end in pairwise(edges)]
-    return [batch or [tuple(_silent(row) for row in step[0][:1])] for batch in batches]
+    silent = tuple(replace(row, labels=np.full_like(row.labels, IGNORED)) for row in step[0][:1])
+    return [batch or [silent] for batch in batches]
 
 
 def _balanced(step: Sequence[Line], groups: int, at_once: int, world: int, cost: Cost) -> list[list[Line]] | None:
@@ -230,18 +216,17 @@ def _balanced(step: Sequence[Line], groups: int, at_once: int, world: int, cost:
     costs, lengths = [cost(row) for row in rows], [len(row.input_ids) for row in rows]
     longest = max(sum(len(row.input_ids) for row in line) for line in step)
     # As few lines as possible: those of a batch are padded to its longest one.
-    for count in range(groups, groups * at_once + 1, groups):
-        if (shared := _spread(costs, lengths, count, longest)) is not None:
-            break
-    else:
+    fitting = (_spread(costs, lengths, count, longest) for count in range(groups, groups * at_once + 1, groups))
+    shared = next((lines for lines in fitting if lines is not None), None)
+    if shared is None:
         return None
     lines = [members for members in shared if members]
     of_line = [sum(costs[i] for i in members) for members in lines]
     batches = _spread(of_line, [1] * len(lines), groups, at_once)
-    if batches is None:
-        return None
-    of_process = _spread([sum(of_line[n] for n in batch) for batch in batches], [1] * groups, world, groups // world)
-    assert of_process is not None  # noqa: S101 - there is room for all
+    assert batches is not None  # noqa: S101 - there is room for all lines
+    of_batch = [sum(of_line[n] for n in batch) for batch in batches]
+    of_process = _spread(of_batch, [1] * groups, world, groups // world)
+    assert of_process is not None  # noqa: S101 - there is room for all batches
     in_turn = (batches[number] for together in zip(*of_process, strict=True) for number in together)
     return [[tuple(rows[i] for i in lines[number]) for number in batch] for batch in in_turn]
 
@@ -262,7 +247,3 @@ def _spread(costs: Sequence[float], sizes: Sequence[int], count: int, room: int)
         left[number] -= sizes[item]
         insort(cheapest, (spent + costs[item], number))
     return groups
-
-
-def _silent(row: Encoded) -> Encoded:
-    return replace(row, labels=np.full_like(row.labels, IGNORED))

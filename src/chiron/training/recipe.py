@@ -10,15 +10,11 @@ from chiron.client.config_file import explain
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiling
 from chiron.terminal import printable
-from chiron.training.rows import LossWeighting
+from chiron.training.encoding import LossWeighting
 from chiron.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
 ModelPart = Literal["language", "projector", "vision"]
-
-
 Attention = Literal["auto", "varlen", "flash_attention_2", "flex_attention", "sdpa", "eager"]
 
 

@@ -1,15 +1,12 @@
 """Complete training run: check the data, train the stages in order, write checkpoints, and export the model."""
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -19,16 +16,11 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.training.checkpoint import (
-    KEPT_BASE,
-    UNREADABLE,
-    RunIdentity,
-    TrainCheckpoint,
-    TrainPosition,
-    export,
-    load_last,
-    write_weights,
-)
+from chiron.io import file_sha256
+from chiron.training.base import LoadedModel, load_base
+from chiron.training.checkpoint import UNREADABLE, RunIdentity, TrainCheckpoint, TrainPosition, load_last, run_identity, write_weights
+from chiron.training.encoding import Encoded, RowEncoder, encode_all
+from chiron.training.export import KEPT_BASE, export
 from chiron.training.held_out import HeldOutQuestion, Score, check_questions, choose_questions
 from chiron.training.metrics import (
     FOLDER,
@@ -41,32 +33,15 @@ from chiron.training.metrics import (
     read_metrics,
     tensorboard_writer,
 )
-from chiron.training.model import (
-    LoadedModel,
-    add_adapter,
-    load_base,
-    train_parts,
-)
+from chiron.training.model import add_adapter, train_parts
 from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
-from chiron.training.rows import Encoded, RowEncoder, encode_all, read_rows, rows_fingerprint
+from chiron.training.rows import read_rows
 from chiron.training.stage import RunContext, StageRun
 from chiron.training.tile_cache import TileCache
 from chiron.training.trackers import check_trackers, tracker_writer
 
 _log = logging.getLogger(__name__)
-
-
-_UNHASHED: dict[str, Any] = {
-    **dict.fromkeys(("workers", "checkpoint_every", "checkpoint_minutes", "micro_batch_size", "tensorboard", "trackers", "shard"), True),
-    **dict.fromkeys(("gradient_checkpointing", "compile", "tile_cache", "tile_cache_gib"), True),
-    "stages": {"__all__": {"answers", "answer_tokens"}},
-}
-"""Keys of a recipe that do not change the final weights."""
-_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token", "quantization": None}
-_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row", "max_pixels": None, "longest_edge": None}
-_LATER_ADAPTER: dict[str, Any] = {"targets": ["language"], "rslora": False, "dora": False}
-_LATER_STAGE: dict[str, Any] = {"learning_rates": {}, "keep_best": False, "patience": None}
 
 
 @dataclass(frozen=True)
@@ -87,35 +62,8 @@ class Prepared:
 
     @cached_property
     def identity(self) -> RunIdentity:
-        """Recipe name and hashes of everything that determines the final weights.
-
-        Folders that the recipe names count by their content, not by their path.
-        """
-        recipe = self.recipe.model_dump(mode="json", exclude=_UNHASHED)
-        # Checkpoints of earlier versions were hashed with these names.
-        for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
-            recipe[hashed] = recipe.pop(name)
-        if recipe["attention"] == "auto":  # earlier versions had no other default
-            recipe["attention"] = "sdpa"
-        for stage in recipe["stages"]:
-            stage["train"] = stage.pop("trainable")
-            if stage["objective"] == "sft":
-                del stage["objective"], stage["beta"]
-            if not stage["keep_best"] and stage["patience"] is None:
-                del stage["held_out_every"]  # measurements alone change no weight
-        # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
-        for values, usual in ((recipe, _LATER), (recipe["images"], _LATER_IMAGES), (recipe["adapter"] or {}, _LATER_ADAPTER)):
-            _drop(values, usual)
-        for stage in recipe["stages"]:
-            _drop(stage, _LATER_STAGE)
-        if self.recipe.scratch is not None:
-            recipe["scratch"]["tokenizer"] = _digest(Path(self.recipe.scratch.tokenizer))
-        elif self.recipe.base is not None and Path(self.recipe.base).is_dir():
-            recipe["base"] = _digest(Path(self.recipe.base))
-        # Earlier versions built steps of rows from packed lines. Such a run cannot be resumed, because the steps differ.
-        planned = ["steps of exactly so many rows"] if any(stage.batch.rows for stage in self.recipe.stages) else []
-        text = json.dumps([recipe, self.hashes, *planned], sort_keys=True)
-        return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        """Name and hashes by which a checkpoint of this run is recognized."""
+        return run_identity(self.recipe, self.hashes)
 
 
 @dataclass(frozen=True)
@@ -154,7 +102,7 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None, *, load: Cal
     def read(name: str, objective: str = "sft", asked_in: Stage | None = None) -> list[Encoded]:
         path = data / name
         rows = read_rows(path, preferences=objective == "dpo")
-        hashes[name] = rows_fingerprint(path)
+        hashes[name] = file_sha256(path)
         encoded = encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
         if asked_in is not None and asked_in.answers:
             questions[asked_in.name] = choose_questions(path, rows, encoded, recipe, asked_in)
@@ -195,7 +143,7 @@ def train(
     check_questions(recipe, prepared.questions, score)
     accelerator = _accelerator(recipe)
     tiles = _tile_cache(prepared, accelerator)
-    saved = _saved(prepared, accelerator, out)
+    saved = _saved(prepared, out)
     position = saved.position if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
         if saved is not None and position.stage == len(prepared.plans):
@@ -223,11 +171,10 @@ def train(
     return TrainingSummary(out, out / "model", adapter, position.total_steps, losses)
 
 
-def _saved(prepared: Prepared, accelerator: Accelerator, out: Path) -> TrainCheckpoint | None:
+def _saved(prepared: Prepared, out: Path) -> TrainCheckpoint | None:
     """Load the last checkpoint of this run, if there is one."""
     saved = load_last(out / "checkpoints")
-    if accelerator.num_processes > 1:
-        _check_processes(gather_object([(prepared.identity, saved and saved.position)]), out)
+    _check_processes(gather_object([(prepared.identity, saved and saved.position)]), out)
     if saved is not None:
         _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
     if saved is not None and saved.run != prepared.identity:
@@ -313,7 +260,7 @@ def _tile_cache(prepared: Prepared, accelerator: Accelerator) -> TileCache | Non
     except InputError as error:
         problem = str(error)
     # An error in one process only, as on a node without the folder, would leave the others waiting for it.
-    problems = gather_object([problem]) if accelerator.num_processes > 1 else [problem]
+    problems = gather_object([problem])
     for rank, found in enumerate(problems):
         if found is not None:
             raise InputError(f"process {rank}: {found}" if len(problems) > 1 else found)
@@ -335,19 +282,3 @@ def _records(
     if recipe.event_files:
         listeners.append(files.enter_context(tensorboard_writer(out / FOLDER, past)))
     return [*listeners, *(files.enter_context(tracker_writer(name, recipe, out, written, past)) for name in recipe.remote_trackers)]
-
-
-def _drop(values: dict[str, Any], usual: dict[str, Any]) -> None:
-    """Remove the keys that have their usual value."""
-    for key, value in usual.items():
-        if key in values and values[key] == value:
-            del values[key]
-
-
-def _digest(folder: Path) -> str:
-    """Return the SHA-256 of a checkpoint's weights, settings and tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"}):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()

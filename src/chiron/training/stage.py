@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +16,7 @@ from torch import nn
 from chiron.errors import ChironError, InputError
 from chiron.io import write_atomically
 from chiron.training.checkpoint import TrainCheckpoint, TrainPosition, random_states, restore_random_states, save_checkpoint
+from chiron.training.encoding import Encoded
 from chiron.training.held_out import SAMPLES, BestWeights, SampledAnswer, Score, add_samples, answer
 from chiron.training.loop import (
     Requests,
@@ -26,13 +27,11 @@ from chiron.training.loop import (
     reference_log_probabilities,
     train_stage,
 )
-from chiron.training.memory import choose_recomputed
 from chiron.training.metrics import HeldOut, StepMetrics, read_metrics
 from chiron.training.model import Loss, ShardedLoss, compile_layers, copy_from_shards, gather_state, sharded, split_state, trained_state
-from chiron.training.operations import Operations, passes_of
 from chiron.training.packing import Line, StagePlan, bins, steps_of_stage
 from chiron.training.recipe import Recipe, Stage
-from chiron.training.rows import Encoded
+from chiron.training.resources import Operations, choose_recomputed, passes_of
 from chiron.training.tile_cache import TileCache
 
 if TYPE_CHECKING:
@@ -145,9 +144,8 @@ class StageRun:
         name, path = self._plan.stage.name, self._run.out / "metrics.jsonl"
         lines = read_metrics(path) if self._run.accelerator.is_main_process else ()  # the others do not write the file
         past = [[(line["total_steps"], line["held_out_loss"]) for line in lines if line["stage"] == name and "held_out_loss" in line]]
-        if self._run.accelerator.num_processes > 1:
-            broadcast_object_list(past)
-        return past[0]
+        found: list[tuple[int, float]] = broadcast_object_list(past)[0]
+        return found
 
     def _asked(self) -> Requests:
         minutes = self._run.prepared.recipe.checkpoint_minutes
@@ -171,7 +169,7 @@ class StageRun:
     def _keep(self, at: TrainPosition) -> None:
         """Write a checkpoint. All processes must call this together."""
         accelerator, state = self._run.accelerator, self._state
-        randoms = _gathered(accelerator, random_states())
+        randoms = dict(gather_object([(str(accelerator.process_index), random_states())]))
         optimizer = gather_state(state.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
         if isinstance(state.loss, ShardedLoss):
             copy_from_shards(state.loss, self._model)
@@ -207,7 +205,7 @@ def _with_references(
     else:
         with memory_explained(f"stage {stage.name}, reference"):
             shares = [reference_log_probabilities(state, prepared.recipe, _lines(rows, prepared.recipe), prepared.folder) for rows in data]
-        everyone = gather_object([shares]) if state.accelerator.num_processes > 1 else [shares]
+        everyone = gather_object([shares])
         found = [{name: pair for share in everyone for name, pair in share[n].items()} for n in range(len(data))]
         if state.accelerator.is_main_process:
             write_atomically(path, [json.dumps(found) + "\n"])
@@ -227,7 +225,6 @@ def _train_state(run: RunContext, model: nn.Module, plan: StagePlan, resumed: Tr
         optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage)
         if left is not None:
             optimizer.load_state_dict(split_state(left.optimizer, optimizer))
-        parameters = [p for p in loss.parameters() if p.requires_grad]
     else:
         optimizer = make_optimizer(model, recipe, plan.stage)
         if left is not None:
@@ -239,7 +236,6 @@ def _train_state(run: RunContext, model: nn.Module, plan: StagePlan, resumed: Tr
         if recipe.compile:
             compile_layers(model)
         loss, optimizer = accelerator.prepare(alone, optimizer)
-        parameters = [p for p in model.parameters() if p.requires_grad]
     if left is not None:
         mine = left.randoms.get(str(accelerator.process_index))
         if mine is None:
@@ -247,12 +243,4 @@ def _train_state(run: RunContext, model: nn.Module, plan: StagePlan, resumed: Tr
             raise InputError(f"the last checkpoint was written by {wrote}: resume with as many or fewer (these are {world})")
         restore_random_states(mine)
     pad_id = prepared.base.tokenizer.pad_token_id or 0
-    return TrainState(loss, parameters, optimizer, accelerator, pad_id, prepared.base.layout, run.tiles, cost)
-
-
-def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:
-    """Random states of all processes, by rank."""
-    if accelerator.num_processes == 1:
-        return {"0": states}
-    everyone = gather_object([{str(accelerator.process_index): states}])
-    return {rank: state for one in everyone for rank, state in one.items()}
+    return TrainState(loss, optimizer, accelerator, pad_id, prepared.base.layout, run.tiles, cost)

@@ -17,7 +17,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from chiron.errors import InputError
 from chiron.io import write_atomically
-from chiron.training.base_checks import first_line
+from chiron.training.base import first_line
 from chiron.training.metrics import HeldOut, StepMetrics, scalars
 from chiron.training.recipe import Recipe
 

@@ -14,7 +14,8 @@ from chiron.evaluation.items import Item, own_messages
 from chiron.mmrp.templates import PaperTemplate
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.loading import load
-from chiron.training.rows import IGNORED, TrainingExample, encode_all, read_rows
+from chiron.training.encoding import IGNORED, encode_all
+from chiron.training.rows import TrainingExample, read_rows
 from tests.providers.local.checkpoints import config_of, write_internvl
 from tests.support.cases import a_case
 from tests.training.tiny import tiny_encoder, write_image

@@ -1,22 +1,104 @@
-"""How many layers of the language model must compute their activations again, from the memory that is free.
+"""What training needs of a GPU: floating-point operations by part of the model, and memory.
 
-One layer's activations are measured on a short line; they grow with the length of a line (with attention that needs no mask).
+The memory that is free decides how many layers of the language model compute their activations again. One layer's activations are measured
+on a short line; they grow with the length of a line (with attention that needs no mask).
 """
 
 import gc
 import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from chiron.providers.local.families.family import ModelFamily
+from chiron.training.encoding import Encoded, trained_tokens
 from chiron.training.model import CHUNK, Loss, language_layers, plain, recompute_only
-from chiron.training.recipe import Recipe
+from chiron.training.recipe import Adapter, Recipe, Stage
 
 _SAMPLE = 256
 """Tokens of the measured line."""
 _MARGIN = 0.9
 """Share of the free memory that is used. The rest is for the vision tower's peak and for fragmentation."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of one forward pass: two for each weight that a token, label or tile meets, and attention."""
+
+    per_token: int
+    """Of the language model's layers, without attention."""
+    per_token_pair: int
+    """Of attention, for each pair of tokens that attend to each other."""
+    per_label: int
+    """Of the head."""
+    per_tile: int
+    """Of the vision tower, its attention included."""
+
+    @classmethod
+    def of(cls, model: Any, family: ModelFamily) -> "Operations":
+        """Count the operations of a transformers ``model``, with or without an adapter; those of the adapter do not count."""
+        inner = plain(model)
+        text, patches = inner.config.get_text_config(), family.patches_per_tile(inner.config)
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        tower = getattr(inner.model, family.vision_tower)
+        # Families without tiles attend within windows or whole images, which is little per token.
+        vision = inner.config.vision_config
+        attention = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers if family.tiled else 0
+        return cls(
+            per_token=2 * count_weights(inner.get_decoder().layers),
+            per_token_pair=4 * text.num_hidden_layers * text.num_attention_heads * size,
+            per_label=2 * text.vocab_size * text.hidden_size,
+            per_tile=2 * count_weights(tower) * patches + attention,
+        )
+
+    def forward(self, rows: Iterable[Encoded]) -> Counter[str]:
+        """Operations of one forward pass over ``rows``, by part: language, attention, head and vision."""
+        found = Counter[str]()
+        for row in rows:
+            found["language"] += self.per_token * len(row.input_ids)
+            found["attention"] += self.per_token_pair * pairs_of_tokens(row)
+            found["head"] += self.per_label * trained_tokens(row)
+            found["vision"] += self.per_tile * row.tiles()
+        return found
+
+    def useful(self, rows: Iterable[Encoded], passes: Mapping[str, int]) -> dict[str, float]:
+        """Operations that training on ``rows`` needs, by part; activations computed again do not count.
+
+        ``passes``: see :func:`passes_of`.
+        """
+        once = self.forward(rows)
+        return {part: float(count * once[part]) for part, count in passes.items()}
+
+    def cost(self, passes: Mapping[str, int]) -> Callable[[Encoded], float]:
+        """Return a function of a row: the operations that training on it needs."""
+        return lambda row: sum(self.useful([row], passes).values())
+
+
+def passes_of(recipe: Recipe, stage: Stage) -> dict[str, int]:
+    """Return how many forward passes' worth of operations training needs, by part.
+
+    Backward costs as much as forward in layers whose weights are frozen, twice as much in others, and also in attention, which has no
+    weights. A frozen vision tower has no backward pass.
+    """
+    own = stage.trained_parts
+    learns = 3 if "language" in own else 2
+    vision = (3 if own else 2) if "vision" in (own or (recipe.adapter or Adapter()).targets) else 1
+    return {"language": learns, "attention": 3, "head": learns, "vision": vision}
+
+
+def pairs_of_tokens(row: Encoded) -> int:
+    """Number of pairs of tokens that attend to each other."""
+    return sum(size * (size + 1) // 2 for size in row.conversations)
+
+
+def count_weights(module: nn.Module) -> int:
+    """Return the number of weights of a module without its adapter; two quantized ones are stored in a byte."""
+    weights = (weight for name, weight in module.named_parameters() if "lora_" not in name)
+    return sum(weight.numel() * (2 if weight.dtype == torch.uint8 else 1) for weight in weights)
 
 
 @dataclass(frozen=True)
@@ -103,16 +185,13 @@ def _bytes_per_token(loss: Loss, device: torch.device, *, half: bool) -> float:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
 
-    def begin(*_: object) -> None:
-        hooks.__enter__()
-
-    def end(*_: object) -> None:
-        hooks.__exit__()
-
     training, recomputed = loss.training, [getattr(layer, "gradient_checkpointing", False) for layer in language_layers(loss.model)]
     loss.train()
     recompute_only(loss.model, 0)
-    handles = [layer.register_forward_pre_hook(begin), layer.register_forward_hook(end)]
+    handles = [
+        layer.register_forward_pre_hook(lambda *_: hooks.__enter__()),
+        layer.register_forward_hook(lambda *_: hooks.__exit__()),
+    ]
     ids = torch.ones(1, _SAMPLE, dtype=torch.long, device=device)
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=half), torch.random.fork_rng():  # dropout must not change the run
