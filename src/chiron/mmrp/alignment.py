@@ -97,9 +97,9 @@ class Aligner:
         """Build a case's rows: one per image group, or per set of groups that a finding describes together."""
         del ask
         if not case.findings:
-            return Made(dropped=(Dropped.of("alignment", case, "no findings"),))
+            return Made.drop("alignment", case, "no findings")
         if not case.images:
-            return Made(dropped=(Dropped.of("alignment", case, "no images"),))
+            return Made.drop("alignment", case, "no images")
         groups = groups_of(case)
         kept, left_out = place_findings(case, groups)
         rows: list[MmrpRow] = []

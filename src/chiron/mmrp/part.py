@@ -50,6 +50,11 @@ class Made:
     outcome: str | None = None
     """By default ``kept`` if anything was kept, else ``dropped``."""
 
+    @classmethod
+    def drop(cls, part: PartName, unit: Named, reason: str, detail: str = "", *, outcome: str | None = None) -> Self:
+        """Drop a whole unit."""
+        return cls(dropped=(Dropped.of(part, unit, reason, detail),), outcome=outcome)
+
 
 @dataclass
 class BuildProgress(Progress):
@@ -177,7 +182,7 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     async def work(self, unit: Unit | BadCase, ask: UnitAsk) -> Made:
         """Build the rows of one unit."""
         if isinstance(unit, BadCase):
-            return Made(dropped=(Dropped.of(self.part, unit, "bad case", unit.problem),), outcome="bad")
+            return Made.drop(self.part, unit, "bad case", unit.problem, outcome="bad")
         return await self.make(unit, ask)
 
     def rehearsal(self) -> Rehearsal:
@@ -246,12 +251,12 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
 
     def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
         if isinstance(result, Pending):
-            drop(Dropped.of(self.part, unit, "pending", result.problem).to_record())
+            drop(asdict(Dropped.of(self.part, unit, "pending", result.problem)))
             return
         for record in result.kept:
             keep(record.to_record())
         for dropped in result.dropped:
-            drop(dropped.to_record())
+            drop(asdict(dropped))
             self._dropped[dropped.reason] += 1
 
 

@@ -99,11 +99,11 @@ class Inquirer:
         described = case.findings or case.answer or (case.title and case.history)
         if not described and self.folder is None:
             problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
-            return Made(dropped=(Dropped.of("questions", case, "no text", problem),))
+            return Made.drop("questions", case, "no text", problem)
         try:
             pictures = await asyncio.to_thread(self._pictures_of, case)
         except (ImageProblem, CallerFault) as problem:
-            return Made(dropped=(Dropped.of("questions", case, "bad image", str(problem)),), outcome="bad")
+            return Made.drop("questions", case, "bad image", str(problem), outcome="bad")
         try:
             made = [await self._one(case, manner, pictures, ask) for manner in self.seats.config.build.personas]
         finally:

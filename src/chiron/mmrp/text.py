@@ -118,7 +118,7 @@ class Examiner:
             RunStopped: no more calls are sent.
         """
         if not case.findings and not case.history:
-            return Made(dropped=(Dropped.of("text", case, "no text", "the case has neither history nor findings"),))
+            return Made.drop("text", case, "no text", "the case has neither history nor findings")
         key, written = await self._written(case, ask)
         rows: list[MmrpRow] = []
         dropped: list[Dropped] = []

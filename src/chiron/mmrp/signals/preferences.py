@@ -21,7 +21,6 @@ from chiron.mmrp.signals.source import (
     SearchedRun,
     SignalRun,
     SourceOptions,
-    drop,
     form_of,
     gives_answer,
     keys_of,
@@ -281,7 +280,7 @@ class PairRules:
 def drop_without_pair(part: Part, unit: CaseTrees, reasons: Counter[str]) -> Made:
     """Drop a case without a pair, with the most specific reason."""
     reason = min(reasons, key=_REASONS.index) if reasons else _REASONS[-1]
-    return drop(part, unit, reason, ", ".join(f"{count} x {why}" for why, count in reasons.most_common()))
+    return Made.drop(part, unit, reason, ", ".join(f"{count} x {why}" for why, count in reasons.most_common()))
 
 
 @dataclass(frozen=True)

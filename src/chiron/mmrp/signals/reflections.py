@@ -29,7 +29,6 @@ from chiron.mmrp.signals.source import (
     CaseTrees,
     SignalRun,
     SourceOptions,
-    drop,
     form_of,
     open_runs,
     prompt_of,
@@ -197,7 +196,7 @@ class _Reflections:
         try:
             pictures = await asyncio.to_thread(self.setup.load_images, unit.case)
         except (ImageProblem, CallerFault) as problem:
-            return drop("reflections", unit, "bad image", str(problem))
+            return Made.drop("reflections", unit, "bad image", str(problem))
         try:
             made = [await self._one(unit, pair, pictures, ask) for pair in pairs]
         finally:

@@ -11,14 +11,13 @@ from chiron.errors import InputError
 from chiron.jobs.job import run_job
 from chiron.mics.tree import TreeCandidate, TreeEvaluation, TreeLevel, TreeScore
 from chiron.mmrp.part import BuildSummary, Made
-from chiron.mmrp.reviewed import Decisions, ReviewMode
+from chiron.mmrp.path_sources import Decisions, ReviewMode
 from chiron.mmrp.row import MmrpRow
 from chiron.mmrp.signals.source import (
     CaseTrees,
     SearchedRun,
     SignalRun,
     SourceOptions,
-    drop,
     form_of,
     open_runs,
     prompt_of,
@@ -167,7 +166,7 @@ class _Rewards:
                     rows.setdefault(row.id, row)
         if not rows:
             unreviewed = self.decisions.mode == "require"
-            return drop("rewards", unit, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
+            return Made.drop("rewards", unit, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
         return Made(tuple(rows.values()))
 
     def _row(

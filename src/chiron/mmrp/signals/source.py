@@ -20,7 +20,7 @@ from chiron.mics.tree import TreeCandidate, TreeLevel, TreeReader, TreeRecord, T
 from chiron.mmrp.exports.writer import export_signal
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
 from chiron.mmrp.path_sources import SearchRun, about_sources, open_sources
-from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Part, Provenance
+from chiron.mmrp.row import ROWS, MmrpRow, Part, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
 from chiron.providers.local.dialogue import Turn
 
@@ -259,20 +259,15 @@ class _Guarded:
 
     async def rows(self, unit: SearchedCase, ask: Ask) -> Made:
         if unit.case is None:
-            return drop(self.part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
+            return Made.drop(self.part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
         try:
             options_of(unit.case)
         except ValueError as problem:
-            return drop(self.part, unit, "options cannot be read", str(problem))
+            return Made.drop(self.part, unit, "options cannot be read", str(problem))
         trees = tuple((run, run.tree(unit.id)) for run in unit.runs)
         if any(tree["case"] != unit.case.fingerprint for _, tree in trees):
-            return drop(self.part, unit, "case has changed", "it was edited after its search: search it again")
+            return Made.drop(self.part, unit, "case has changed", "it was edited after its search: search it again")
         return await self.make(CaseTrees(unit.case, trees), ask)
-
-
-def drop(part: Part, unit: SearchedCase | CaseTrees, reason: str, detail: str = "") -> Made:
-    """Drop a case."""
-    return Made(dropped=(Dropped.of(part, unit, reason, detail),))
 
 
 def signal_row(
