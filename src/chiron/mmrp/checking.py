@@ -55,8 +55,6 @@ class CheckSummary(TypedDict):
 
 @dataclass(slots=True)
 class CheckCounts:
-    """Findings of one check."""
-
     rows: set[int] = field(default_factory=set)
     """Positions of the rows with a finding."""
     errors: set[int] = field(default_factory=set)
@@ -66,8 +64,6 @@ class CheckCounts:
 
 
 class CheckReport:
-    """Findings of all checks."""
-
     def __init__(self, limits: Mapping[str, float], spool: Path | None = None) -> None:
         """Create an empty report.
 
@@ -106,7 +102,6 @@ class CheckReport:
         yield from (line.decode() for line in self._file.file)
 
     def close(self) -> None:
-        """Close the temporary file."""
         self._file.close()
 
     def share(self, name: str) -> float:
@@ -131,7 +126,6 @@ class CheckReport:
         return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.exceeded)
 
     def to_record(self) -> CheckSummary:
-        """Convert to the contents of ``check.json``."""
         return {
             "format": CHECK_FORMAT,
             "rows": self.rows,
