@@ -5,10 +5,10 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from chiron.client.ledger_store import explained
 from chiron.errors import InputError
@@ -88,7 +88,6 @@ class ReviewStore:
             )
 
     def draft(self, kind: Kind, reviewer: str, case_id: str, path_sha256: str) -> Any:
-        """Return an unfinished review, or ``None``."""
         sql = "SELECT body FROM drafts WHERE reviewer = ? AND case_id = ? AND path_sha256 = ? AND kind = ?"
         row = next(self._read(sql, (reviewer, case_id, path_sha256, kind)), None)
         return None if row is None else self._parsed(row[0])
@@ -105,20 +104,7 @@ class ReviewStore:
         """
         where, values = ("", ()) if case_id is None else ("AND case_id = ?", (case_id,))
         rows = self._read(f"SELECT {_COLUMNS}, body FROM events WHERE id > ? {where} ORDER BY id", (after, *values))  # noqa: S608 - constants
-        return [self._record(*row) for row in rows]
-
-    def _record(self, number: int, at: str, kind: Kind, reviewer: str, case_id: str, path_sha256: str, body: str) -> ReviewRecord:
-        content: ReviewBody = self._parsed(body)
-        return {
-            "version": FORMAT,
-            "id": number,
-            "at": at,
-            "kind": kind,
-            "reviewer": reviewer,
-            "case_id": case_id,
-            "path_sha256": path_sha256,
-            **content,
-        }
+        return [cast("ReviewRecord", {"version": FORMAT, **asdict(EventHead(*head)), **self._parsed(body)}) for *head, body in rows]
 
     def _parsed(self, text: str) -> Any:
         try:
