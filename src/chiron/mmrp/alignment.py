@@ -105,7 +105,7 @@ class Aligner:
         rows: list[MmrpRow] = []
         for place, findings in kept.items():
             rows += self._rows(case, groups, place, findings)
-        dropped = [_dropped(case, item) for item in left_out]
+        dropped = [Dropped.of("alignment", case, f"{'trimmed: ' if item.trimmed else ''}{item.why}", "", item.text) for item in left_out]
         if not kept:
             dropped.append(Dropped.of("alignment", case, "no finding left"))
         return Made(tuple(rows), tuple(dropped))
@@ -194,8 +194,3 @@ def _as_shown(sentence: str, named: tuple[int, ...], numbers: tuple[int, ...]) -
     text = without_lead(sentence) if set(numbers) <= set(named) else sentence
     text = renumbered(text, numbers)
     return text[0].upper() + text[1:] + ("" if text[-1] in _ENDS else ".")
-
-
-def _dropped(case: Case, item: LeftOut) -> Dropped:
-    reason = f"trimmed: {item.why}" if item.trimmed else str(item.why)
-    return Dropped.of("alignment", case, reason, "", item.text)

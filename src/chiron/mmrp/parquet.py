@@ -134,7 +134,6 @@ class ParquetShards:
         """Number of rows written."""
 
     def add(self, row: ReleasedRow, images: list[bytes]) -> None:
-        """Add a row to the buffer."""
         self._rows.append(parquet_row(row, images))
         self._bytes += sum(map(len, images))
         self.count += 1

@@ -72,13 +72,11 @@ class SearchRun:
         return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
 
     def prompts(self) -> dict[str, str]:
-        """SHA-256 of its prompts."""
         value = self.identity.get("prompts")
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
     @property
     def file(self) -> Path:
-        """File of its paths."""
         return self.path / PATHS
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:

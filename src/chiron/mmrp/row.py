@@ -28,8 +28,6 @@ ROW_FORMAT: Final = 1
 
 
 class MessageRecord(TypedDict):
-    """A turn of a row."""
-
     role: RoleName
     content: str
 
@@ -97,7 +95,6 @@ class Provenance:
     """The reviewers' decision about the path; ``None`` if it was not reviewed."""
 
     def to_record(self) -> ProvenanceRecord:
-        """Convert to a JSON object."""
         record: ProvenanceRecord = {
             "run": self.run,
             "calls": list(self.calls),
@@ -173,14 +170,10 @@ class Named(Protocol):
     """A unit of work of a part."""
 
     @property
-    def id(self) -> str | None:
-        """Id of the case."""
-        ...
+    def id(self) -> str | None: ...
 
     @property
-    def line(self) -> int:
-        """Line of the case in its file, from 1."""
-        ...
+    def line(self) -> int: ...
 
 
 @dataclass(frozen=True)

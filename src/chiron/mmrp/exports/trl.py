@@ -39,7 +39,6 @@ def _blocks(role: str, text: str) -> list[dict[str, str]]:
 
 
 def trl_faults(row: Any) -> Iterator[str]:
-    """Yield what TRL would reject in a row."""
     blocks = [(turn["role"], block) for turn in row["messages"] for block in turn["content"]]
     if any(set(block) != ({"type", "text"} if block.get("type") == "text" else {"type"}) for _, block in blocks):
         yield "a block is neither an image nor text"

@@ -27,7 +27,6 @@ from chiron.mmrp.signals.source import (
     levels_of,
     open_runs,
     prefix_keys,
-    prompt_of,
     score_of,
     scored,
     short_name,
@@ -147,8 +146,6 @@ def need_siblings(runs: Sequence[SearchedRun]) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two candidates of one level."""
-
     run: SearchedRun
     attempt: int
     level: TreeLevel
@@ -161,7 +158,6 @@ class Pair:
 
     @property
     def gap(self) -> float:
-        """Difference of their scores."""
         return score_of(self.chosen) - score_of(self.rejected)
 
     def refuted(self) -> bool:
@@ -175,7 +171,6 @@ class Pair:
 
 
 def whole_path(level: TreeLevel, candidate: TreeCandidate) -> tuple[str, ...]:
-    """Return all steps of a candidate's path."""
     return (*level["prefix"], *candidate["steps"], *(candidate["rest"] or ()))
 
 
@@ -227,7 +222,6 @@ class PairRules:
         return [pair for _, pair in ordered[: self.options.per_case]], reasons
 
     def text(self, level: TreeLevel, candidate: TreeCandidate) -> str:
-        """Return a completion."""
         steps = (*level["prefix"], *self._steps(candidate))
         if self.options.completion == "step":
             return unit_text(steps, first=1)
@@ -265,7 +259,6 @@ class PairRules:
         return [*pair.level["prefix"], *rejected, *self._steps(pair.chosen)]
 
     def _steps(self, candidate: TreeCandidate) -> list[str]:
-        """Return the steps after the prefix."""
         return [*candidate["steps"], *(candidate["rest"] or () if self.options.completion == "path" else ())]
 
     def _repeats(self, pair: Pair) -> bool:
@@ -280,13 +273,11 @@ class PairRules:
 def drop_without_pair(part: Part, unit: CaseTrees, reasons: Counter[str]) -> Made:
     """Drop a case without a pair, with the most specific reason."""
     reason = min(reasons, key=_REASONS.index) if reasons else _REASONS[-1]
-    return Made.drop(part, unit, reason, ", ".join(f"{count} x {why}" for why, count in reasons.most_common()))
+    return Made.drop(part, unit.case, reason, ", ".join(f"{count} x {why}" for why, count in reasons.most_common()))
 
 
 @dataclass(frozen=True)
 class _Preferences:
-    """Convert the trees of a case to rows."""
-
     form: ConversationTemplate
     rules: PairRules
 
@@ -315,7 +306,7 @@ class _Preferences:
             "preferences",
             short_name(completion, chosen, signal["rejected"]),
             unit.case,
-            prompt_of(self.form, unit.case),
+            self.form,
             chosen,
             signal=signal,
             provenance=pair.run.provenance(pair.calls()),

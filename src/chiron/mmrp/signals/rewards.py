@@ -20,7 +20,6 @@ from chiron.mmrp.signals.source import (
     SourceOptions,
     form_of,
     open_runs,
-    prompt_of,
     scored,
     short_name,
     signal_row,
@@ -107,8 +106,6 @@ def prepare_rewards(
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit of steps and its score."""
-
     text: str
     steps: tuple[str, ...]
     score: TreeScore
@@ -137,8 +134,6 @@ class _Drafted:
 
 @dataclass(frozen=True)
 class _Rewards:
-    """Convert the trees of a case to rows."""
-
     form: ConversationTemplate
     options: RewardOptions
     decisions: Decisions
@@ -166,7 +161,7 @@ class _Rewards:
                     rows.setdefault(row.id, row)
         if not rows:
             unreviewed = self.decisions.mode == "require"
-            return Made.drop("rewards", unit, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
+            return Made.drop("rewards", unit.case, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
         return Made(tuple(rows.values()))
 
     def _row(
@@ -191,7 +186,7 @@ class _Rewards:
             "attempt": first.attempt,
             "whole_path": first.whole,
         }
-        if (labels := human_labels([each.steps for each in first.units], run, unit.id, self.decisions)) is not None:
+        if (labels := human_labels([each.steps for each in first.units], run, unit.case.id, self.decisions)) is not None:
             signal["human_labels"] = labels
         said = "\n".join(signal["units"])
         keys = [key for of_unit in pooled for each in of_unit for key in (each["key"], each["judge_key"])]
@@ -199,7 +194,7 @@ class _Rewards:
             "rewards",
             short_name(said, *shares),
             unit.case,
-            prompt_of(self.form, unit.case),
+            self.form,
             said,
             signal=signal,
             provenance=run.provenance([*(call for draft in same for call in draft.calls), *keys]),
