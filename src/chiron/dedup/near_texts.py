@@ -54,7 +54,7 @@ class TextIndex:
             from datasketch import MinHash
         except ModuleNotFoundError as error:
             raise InputError(f"comparing texts needs the package '{error.name}': {install_command('data')}") from error
-        self._sketch: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
+        self._sketch: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=int)  # shingles are hashes already
         self._numbers = TextNumbers()
         self._ends = array("q", [0])
         self._read: NDArray[np.uint32] | None = None
@@ -216,10 +216,6 @@ def _gathered(read: NDArray[np.uint32], ends: NDArray[np.int64], texts: NDArray[
     begins = np.cumsum(counts) - counts
     place = np.repeat(np.arange(len(texts), dtype=np.uint64), counts)
     return (place << np.uint64(32)) | read[np.repeat(ends[texts] - begins, counts) + np.arange(len(place))]
-
-
-def _plain(value: int) -> int:
-    return value
 
 
 def _shingles(words: list[str]) -> NDArray[np.uint32]:

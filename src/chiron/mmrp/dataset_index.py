@@ -59,7 +59,6 @@ class IndexedRow(NamedTuple):
     body_system: str | None
     difficulty: float | None
     depth: int | None
-    licence: str | None
     source: int
     """Position in :attr:`DatasetIndex.sources`."""
     offset: int
@@ -228,7 +227,6 @@ class DatasetIndex:
             body_system=row.body_system,
             difficulty=row.difficulty,
             depth=row.depth,
-            licence=row.licence,
             source=number,
             offset=offset,
         )

@@ -120,7 +120,7 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
 class ParquetShards:
     """Writer of ``FOLDER/SPLIT-00000.parquet`` and so on, for the rows of one part and split."""
 
-    def __init__(self, folder: Path, split: str, part: Part | None = None) -> None:
+    def __init__(self, folder: Path, split: str, part: Part) -> None:
         """Create the writer; files appear with the first row."""
         import pyarrow as pa
 

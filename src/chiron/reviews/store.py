@@ -72,10 +72,9 @@ class ReviewStore:
                 "INSERT INTO events (at, kind, reviewer, case_id, path_sha256, body) VALUES (?,?,?,?,?,?)",
                 (at, kind, reviewer, case_id, path_sha256, json.dumps(body)),
             )
-            of_kind = ("review", "skip") if kind != "adjudication" else ("adjudication", "adjudication")
             db.execute(
-                "DELETE FROM drafts WHERE reviewer = ? AND case_id = ? AND path_sha256 = ? AND kind IN (?, ?)",
-                (reviewer, case_id, path_sha256, *of_kind),
+                "DELETE FROM drafts WHERE reviewer = ? AND case_id = ? AND path_sha256 = ? AND (kind = 'adjudication') = ?",
+                (reviewer, case_id, path_sha256, kind == "adjudication"),
             )
             return int(cursor.lastrowid or 0)
 
@@ -158,7 +157,8 @@ class ReviewStore:
         lock = self.path.with_name(f".{REVIEWS}.lock")
         with alone(lock, place=f"folder {self.directory}", busy=f"{self.path} is locked by another process: try again", wait=30.0):
             if not _version(db):
-                _refuse_foreign(db, self.path)
+                if db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise InputError(f"{self.path} is an SQLite database of something else: move it away")
                 db.execute("PRAGMA journal_mode=WAL")
                 db.executescript(_SCHEMA)
 
@@ -190,11 +190,6 @@ def read_reviews(run: Path | str) -> list[ReviewRecord]:
 
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
-    if db.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise InputError(f"{path} is an SQLite database of something else: move it away")
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 from typing import Final, Literal, TypedDict, Unpack
 
@@ -24,7 +24,6 @@ from chiron.mmrp.signals.source import (
     form_of,
     gives_answer,
     keys_of,
-    levels_of,
     open_runs,
     prefix_keys,
     score_of,
@@ -177,7 +176,7 @@ def whole_path(level: TreeLevel, candidate: TreeCandidate) -> tuple[str, ...]:
 def whole_scores(tree: TreeRecord) -> dict[tuple[str, ...], float]:
     """Return the MICS-Scores of the whole paths that were evaluated at quorum, by their steps."""
     found: dict[tuple[str, ...], float] = {}
-    for _, level in levels_of(tree):
+    for level in chain.from_iterable(tree["attempts"]):
         score = level["whole_path"]
         if score is not None and score["quorum"]:
             found |= {whole_path(level, candidate): score_of(score) for candidate in level["candidates"] if candidate["chosen"]}
@@ -209,15 +208,16 @@ class PairRules:
         found: dict[tuple[str, str], Pair] = {}
         for run, tree in unit.trees:
             wholes = whole_scores(tree)
-            for attempt, level in levels_of(tree):
-                before = tuple(prefix_keys(tree["attempts"][attempt], level))
-                pairs = [
-                    Pair(run, attempt, level, chosen, rejected, wholes.get(whole_path(level, chosen)), before)
-                    for chosen, rejected in permutations(self._candidates(level), 2)
-                ]
-                if (pair := self._best(unit, tree, level, pairs, reasons)) is not None:
-                    # Two runs may contain the same replies.
-                    found.setdefault((self.text(level, pair.chosen), self.text(level, pair.rejected)), pair)
+            for attempt, levels in enumerate(tree["attempts"]):
+                for level in levels:
+                    before = tuple(prefix_keys(levels, level))
+                    pairs = [
+                        Pair(run, attempt, level, chosen, rejected, wholes.get(whole_path(level, chosen)), before)
+                        for chosen, rejected in permutations(self._candidates(level), 2)
+                    ]
+                    if (pair := self._best(unit, tree, level, pairs, reasons)) is not None:
+                        # Two runs may contain the same replies.
+                        found.setdefault((self.text(level, pair.chosen), self.text(level, pair.rejected)), pair)
         ordered = sorted(found.items(), key=lambda each: (-each[1].gap, each[0]))
         return [pair for _, pair in ordered[: self.options.per_case]], reasons
 

@@ -294,13 +294,6 @@ def gives_answer(reply: str, case: Case) -> bool:
         return False
 
 
-def levels_of(tree: TreeRecord) -> Iterator[tuple[int, TreeLevel]]:
-    """Yield every level with the number of its attempt, from 0."""
-    for attempt, levels in enumerate(tree["attempts"]):
-        for level in levels:
-            yield attempt, level
-
-
 def scored(candidates: Sequence[TreeCandidate]) -> list[TreeCandidate]:
     """Return the candidates with a new step and a score at quorum. Of several with the same steps, the first is kept."""
     found: dict[tuple[str, ...], TreeCandidate] = {}
