@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from chiron.cases.images import ImageFolder
-from chiron.dedup.image_hash import UnionFind, alike, near_matches, near_pairs, print_image, print_images
+from chiron.dedup.image_hash import ImagePrint, UnionFind, alike, near_matches, print_images
 from chiron.dedup.low_memory import TextNumbers
 from chiron.dedup.near_texts import TextIndex
 from chiron.text import normalize_words
@@ -34,9 +34,9 @@ def hashes(draw: st.DrawFn) -> list[int]:
 @pytest.mark.slow
 @given(hashes(), st.integers(0, 15))
 def test_no_pair_within_the_distance_is_missed_and_no_other_found(values: list[int], distance: int) -> None:
-    found = {tuple(pair) for pairs in near_pairs(np.array(values, np.uint64), distance) for pair in pairs.tolist()}
-    wanted = {(i, j) for j, b in enumerate(values) for i, a in enumerate(values[:j]) if (a ^ b).bit_count() <= distance}
-    assert found == wanted
+    both = np.array(values, np.uint64)
+    found = {tuple(pair) for pairs in near_matches(both, both, distance) for pair in pairs.tolist()}
+    assert found == {(i, j) for i, a in enumerate(values) for j, b in enumerate(values) if (a ^ b).bit_count() <= distance}
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_no_match_between_two_sets_is_missed(ours: list[int], theirs: list[int],
 
 def test_a_distance_that_would_compare_all_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match="0 to 15"):
-        next(near_pairs(np.array([1, 2], np.uint64), 16))
+        next(near_matches(np.array([1], np.uint64), np.array([2], np.uint64), 16))
 
 
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
@@ -62,6 +62,10 @@ def test_groups_are_what_hangs_together(count: int, ties: list[tuple[int, int]])
         for a, b in ties:
             labels[a] = labels[b] = min(labels[a], labels[b])
     assert groups.labels().tolist() == labels
+
+
+def prints_of(folder: Path, *names: str) -> list[ImagePrint]:
+    return [taken for taken in print_images(ImageFolder(folder), names) if not isinstance(taken, str)]
 
 
 def copies(original: Image.Image, folder: Path) -> list[str]:
@@ -78,8 +82,7 @@ def test_copies_in_other_sizes_formats_and_brightness_are_alike_and_others_are_n
     names = copies(picture("a", side=96), tmp_path)
     for seed in "bcdefgh":
         names.append(draw_image(tmp_path / f"{seed}.png", seed, side=96).name)
-    prints = [taken for taken in print_images(ImageFolder(tmp_path), names) if not isinstance(taken, str)]
-    assert alike(prints).tolist() == [0] * 6 + list(range(6, 13))
+    assert alike(prints_of(tmp_path, *names)).tolist() == [0] * 6 + list(range(6, 13))
 
 
 @pytest.mark.slow
@@ -93,11 +96,11 @@ def test_equal_hashes_of_different_looks_are_not_alike(tmp_path: Path) -> None:
         name, tones = next(generate_case(World(0), index, seed=0, size=64).pictures())
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(tones).save(tmp_path / name)
-        phash = print_image(ImageFolder(tmp_path), name).phash
+        (taken,) = prints_of(tmp_path, name)
+        phash = taken.phash
         assert phash is not None
         if phash in drawn:
-            pair = [print_image(ImageFolder(tmp_path), n) for n in (drawn[phash], name)]
-            assert alike(pair).tolist() == [0, 1]
+            assert alike(prints_of(tmp_path, drawn[phash], name)).tolist() == [0, 1]
             return
         drawn[phash] = name
     pytest.fail("no two of 400 phantoms have one hash")
@@ -106,7 +109,7 @@ def test_equal_hashes_of_different_looks_are_not_alike(tmp_path: Path) -> None:
 def test_blank_images_are_alike_only_if_they_are_one_file(tmp_path: Path) -> None:
     for name, tone in (("a.png", 0), ("b.png", 0), ("c.png", 9)):
         Image.new("L", (32, 32), tone).save(tmp_path / name)
-    prints = [print_image(ImageFolder(tmp_path), name) for name in ("a.png", "b.png", "c.png")]
+    prints = prints_of(tmp_path, "a.png", "b.png", "c.png")
     assert [taken.phash for taken in prints] == [None] * 3
     assert alike([*prints, None]).tolist() == [0, 0, 2, 3]
 
@@ -124,8 +127,7 @@ def test_sixteen_bit_images_are_not_white(tmp_path: Path) -> None:
     grey = np.asarray(picture("deep"), np.uint16)
     Image.fromarray(grey * 40).save(tmp_path / "deep.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "plain.png")
-    prints = [print_image(ImageFolder(tmp_path), name) for name in ("deep.png", "plain.png")]
-    assert alike(prints).tolist() == [0, 0]
+    assert alike(prints_of(tmp_path, "deep.png", "plain.png")).tolist() == [0, 0]
 
 
 @pytest.mark.slow

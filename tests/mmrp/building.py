@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.prompts import read_section
-from chiron.mmrp.config import BuildFile, check_build
+from chiron.mmrp.config import BuildFile
 from tests.support.cases import a_case
 from tests.support.simulation import prompt_of
 
@@ -17,7 +17,7 @@ QUESTION = "Which injury explains the pain?"
 def build_config(base_url: str, *, model: dict[str, Any] | None = None, **build: Any) -> BuildFile:
     common = {"provider": "openai", "base_url": base_url, "timeout": 10.0, **(model or {})}
     models = {name: {**common, "model": name} for name in ("author", "reader")}
-    return check_build({"models": models, "build": {"author": "author", "reader": "reader", **build}}, origin=Path("test.yaml"))
+    return BuildFile.check({"models": models, "build": {"author": "author", "reader": "reader", **build}}, origin=Path("test.yaml"))
 
 
 def written(**changes: Any) -> dict[str, Any]:

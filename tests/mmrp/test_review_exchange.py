@@ -142,6 +142,12 @@ def test_tasks_have_the_case_its_images_and_each_part_of_the_path(run: Path) -> 
     assert len(json.loads((export_tasks(run, "argilla", min_score=0.0) / "records.json").read_text())) == 10
 
 
+def test_a_folder_that_cannot_be_created_is_refused(run: Path) -> None:
+    (run / "taken").touch()
+    with pytest.raises(InputError, match="taken cannot be created"):
+        export_tasks(run, "argilla", run / "taken")
+
+
 @pytest.mark.slow
 def test_the_command_writes_tasks_and_reads_the_answers(run: Path) -> None:
     assert chiron("review", "export", str(run), "--to", "argilla").stdout.strip() == str(run / "argilla")

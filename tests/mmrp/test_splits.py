@@ -5,7 +5,7 @@ import json
 import resource
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -25,8 +25,8 @@ from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import a_row, a_text_row, draw_image, write_part
 
 
-def survey_of(folder: Path, rows: list[MmrpRow], *, draw: bool = True) -> DatasetIndex:
-    return DatasetIndex(sources_of([write_part(folder, rows, draw=draw)]))
+def survey_of(folder: Path, rows: list[MmrpRow], *, draw: bool = True) -> closing[DatasetIndex]:
+    return closing(DatasetIndex(sources_of([write_part(folder, rows, draw=draw)])))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_no_patient_case_or_image_is_on_two_sides(
         for number, (case, patient, images) in enumerate(rows)
     ]
     part = write_part(tmp_path_factory.mktemp("part"), made, draw=False)
-    with DatasetIndex(sources_of([part], pictures)) as survey:
+    with closing(DatasetIndex(sources_of([part], pictures))) as survey:
         division = split_rows(survey, range(len(made)), ratios=(0.4, 0.3, 0.3), seed=seed)
     assert set(division.split) == set(range(len(made)))
     for a in range(len(made)):

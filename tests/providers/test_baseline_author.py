@@ -10,7 +10,7 @@ from chiron.cases.case import Case
 from chiron.cases.reader import AnswerPool, read_cases, read_textbook
 from chiron.client.call import Call, Message
 from chiron.mmrp.authoring import MultipleChoice, read_asked, read_choices
-from chiron.mmrp.config import BuildPrompts, check_build
+from chiron.mmrp.config import BuildFile, BuildPrompts
 from chiron.mmrp.questions import build_questions
 from chiron.mmrp.text import build_text
 from chiron.phantom.sample import Sample, write_sample
@@ -80,7 +80,7 @@ def test_it_asks_in_each_manner(sample: Sample) -> None:
 
 @pytest.mark.slow
 def test_the_whole_build_runs_offline_and_twice_alike(tmp_path: Path, sample: Sample) -> None:
-    config = check_build(OFFLINE, origin=tmp_path / "build.yaml")
+    config = BuildFile.check(OFFLINE, origin=tmp_path / "build.yaml")
     summary = build_text(sample.cases, config, tmp_path / "text")
     assert summary.kept + sum(summary.dropped.values()) == 36
     assert summary.kept >= 30

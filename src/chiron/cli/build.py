@@ -129,7 +129,7 @@ def cot(
     Paths that reviewers rejected are dropped, and their edits replace steps ('chiron view RUN --review NAME').
     """
     from chiron.mmrp.cot import prepare_cot
-    from chiron.mmrp.reviewed import review_mode
+    from chiron.mmrp.path_sources import review_mode
 
     wording, mode = template_named(form, runs[0]), review_mode(reviews)
     build_part(prepare_cot(runs, out, cases=cases, limit=limit, form=wording, reviews=mode), json_output=json_output)

@@ -77,7 +77,7 @@ def rewards_command(
 
     Verdicts of reviewers are added next to the scores ('chiron view RUN --review NAME').
     """
-    from chiron.mmrp.reviewed import review_mode
+    from chiron.mmrp.path_sources import review_mode
     from chiron.mmrp.signals.rewards import RewardOptions, prepare_rewards
 
     options, mode, wording = RewardOptions(threshold), review_mode(reviews), template_named(form, runs[0])

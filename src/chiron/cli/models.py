@@ -187,9 +187,9 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         }
         yield from ((name, sent[role]) for role, name in run.named())
     if "build" in data:
-        from chiron.mmrp.config import BuildPrompts, check_build
+        from chiron.mmrp.config import BuildFile, BuildPrompts
 
-        file = check_build(dict(data), origin=origin)
+        file = BuildFile.check(dict(data), origin=origin)
         BuildPrompts.load(file.build.prompts)
         images = _SEVERAL if file.build.show_images else 0
         for role, name in file.named():

@@ -90,13 +90,13 @@ def _preparation_of(record: dict[str, Any]) -> "Preparation":
         from chiron.evaluation.config import EvaluationFile
 
         return preparation.preparation_of(EvaluationFile.check(record["config"], origin=origin), record["arguments"])
-    from chiron.mmrp.config import check_build
+    from chiron.mmrp.config import BuildFile
     from chiron.mmrp.part import preparation_of
     from chiron.mmrp.questions import prepare_questions
     from chiron.mmrp.text import prepare_text
 
     prepare = {"text": prepare_text, "questions": prepare_questions}[record["kind"]]
-    return preparation_of(record["kind"], prepare, check_build(record["config"], origin=origin), record["arguments"])
+    return preparation_of(record["kind"], prepare, BuildFile.check(record["config"], origin=origin), record["arguments"])
 
 
 @app.command("merge", hidden=True)

@@ -58,8 +58,6 @@ class Likeness(StrEnum):
 
 @dataclass(frozen=True)
 class BenchmarkItem:
-    """An item of a benchmark on disk."""
-
     benchmark: str
     """Title of the benchmark."""
     id: str
@@ -105,23 +103,15 @@ class ImageIndex:
     def __init__(self, prints: Sequence[ImagePrint | None], distance: int = DISTANCE) -> None:
         """Index the prints; ``None`` stands for an unreadable image. ``distance``: maximum number of differing bits of near images."""
         self._distance = distance
-        self._by_file: dict[str, list[int]] = defaultdict(list)
-        for position, taken in enumerate(prints):
-            if taken is not None:
-                self._by_file[taken.sha256].append(position)
-        self._known = _not_blank(prints, self._by_file)
+        self._by_file, self._known = _files(prints)
         self._hashes, self._looks = hashes_and_looks(self._known)
 
     def matches(self, images: Sequence[ImagePrint | None]) -> Iterator[ImageMatch]:
         """Yield every pair of the same file, then every pair of near images; the latter may repeat."""
-        by_file: dict[str, list[int]] = defaultdict(list)
-        for position, taken in enumerate(images):
-            if taken is not None:
-                by_file[taken.sha256].append(position)
+        by_file, asked = _files(images)
         for sha256 in by_file.keys() & self._by_file.keys():
             yield from (ImageMatch(theirs, ours, 0, same=True) for theirs in by_file[sha256] for ours in self._by_file[sha256])
         # Compare each file once. The hash finds candidates and the thumbnail decides: many different chest images share a hash.
-        asked = _not_blank(images, by_file)
         hashes, looks = hashes_and_looks(asked)
         for pairs in near_matches(hashes, self._hashes, self._distance):
             for i, j in look_alike(looks, self._looks, pairs).tolist():
@@ -131,9 +121,17 @@ class ImageIndex:
                         yield from (ImageMatch(theirs, ours, bits, same=False) for ours in self._by_file[self._known[j].sha256])
 
 
-def _not_blank(prints: Sequence[ImagePrint | None], by_file: Mapping[str, Sequence[int]]) -> list[ImagePrint]:
-    firsts = (prints[positions[0]] for positions in by_file.values())
-    return [taken for taken in firsts if taken is not None and taken.phash is not None]
+def _files(prints: Sequence[ImagePrint | None]) -> tuple[dict[str, list[int]], list[ImagePrint]]:
+    """Return the positions of each file by its SHA-256, and one print of each file that is not blank."""
+    positions: dict[str, list[int]] = defaultdict(list)
+    visible: list[ImagePrint] = []
+    for position, taken in enumerate(prints):
+        if taken is None:
+            continue
+        if taken.sha256 not in positions and taken.phash is not None:
+            visible.append(taken)
+        positions[taken.sha256].append(position)
+    return positions, visible
 
 
 def question_matches(index: TextIndex, theirs: Iterable[int], ours: Iterable[int]) -> Iterator[tuple[int, int, float]]:

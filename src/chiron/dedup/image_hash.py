@@ -25,7 +25,6 @@ class UnionFind:
     """Groups of ``0 .. n-1``, initially all separate. An array of group numbers lets many members be compared at once."""
 
     def __init__(self, count: int) -> None:
-        """Set the number of members."""
         self.group_of: NDArray[np.int64] = np.arange(count)
         """Group number of each member, ``(n,)``; read-only for callers."""
         self._members: dict[int, list[int]] = {}
@@ -59,23 +58,13 @@ Pairs = NDArray[np.int64]
 """Index pairs, shape ``(k, 2)``."""
 
 
-def near_pairs(hashes: Hashes, distance: int) -> Iterator[Pairs]:
-    """Yield batches of all ``(i, j)``, ``i < j``, whose hashes differ in at most ``distance`` bits; pairs may repeat.
+def near_matches(hashes: Hashes, others: Hashes, distance: int) -> Iterator[Pairs]:
+    """Yield batches of all ``(i, j)`` whose ``hashes[i]`` and ``others[j]`` differ in at most ``distance`` bits; pairs may repeat.
 
     Pass each hash once: the number of pairs grows with the square of the number of equal hashes.
 
     Raises:
         ValueError: ``distance`` is not from 0 to 15 (beyond 15, bands are so short that all pairs would be compared).
-    """
-    for pairs in near_matches(hashes, hashes, distance):
-        yield pairs[pairs[:, 0] < pairs[:, 1]]
-
-
-def near_matches(hashes: Hashes, others: Hashes, distance: int) -> Iterator[Pairs]:
-    """Yield batches of all ``(i, j)`` whose ``hashes[i]`` and ``others[j]`` differ in at most ``distance`` bits; pairs may repeat.
-
-    Raises:
-        ValueError: as in :func:`near_pairs`.
     """
     if not 0 <= distance <= 15:
         raise ValueError(f"distance is {distance}: 0 to 15 bits")
@@ -90,20 +79,20 @@ def near_matches(hashes: Hashes, others: Hashes, distance: int) -> Iterator[Pair
         for flip in (0, *turned):
             probes = ours ^ np.uint64(flip)
             first, last = np.searchsorted(ranked, probes, "left"), np.searchsorted(ranked, probes, "right")
-            for left, right in _expanded(first, last):
+            for left, right in expand_ranges(first, last, _CHUNK):
                 right = order[right]  # noqa: PLW2901 - convert positions in the ranking to indices
                 near = np.bitwise_count(hashes[left] ^ others[right]) <= distance
                 yield np.stack([left[near], right[near]], axis=1)
 
 
-def _expanded(first: NDArray[np.int64], last: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield batches of ``(i, k)`` for every ``k`` from ``first[i]`` up to ``last[i]``."""
+def expand_ranges(first: NDArray[np.int64], last: NDArray[np.int64], most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield every ``(i, k)`` with ``first[i] <= k < last[i]``, in order, in batches of at most ``most`` pairs."""
     counts = last - first
     hit = np.flatnonzero(counts)
     ends = np.cumsum(counts[hit])
     total = int(ends[-1]) if len(hit) else 0
-    for start in range(0, total, _CHUNK):
-        flat = np.arange(start, min(start + _CHUNK, total))
+    for start in range(0, total, most):
+        flat = np.arange(start, min(start + most, total))
         which = np.searchsorted(ends, flat, "right")
         i = hit[which]
         yield i, (last[i] - (ends[which] - flat)).astype(np.int64)
@@ -141,17 +130,6 @@ class ImagePrint:
     """Pillow's format name: ``JPEG``, ``PNG`` ..."""
 
 
-def print_image(folder: ImageFolder, name: str) -> ImagePrint:
-    """Compute the print of an image.
-
-    Raises:
-        ImageProblem: the image cannot be used; the message says why.
-        InputError: ImageHash is not installed.
-    """
-    image, (phash, look, kind) = folder.look_at(name, _seen)
-    return ImagePrint(image.sha256, phash, look, image.width, image.height, kind)
-
-
 def _seen(image: Image.Image) -> tuple[int | None, bytes, str]:
     """Return hash, thumbnail and format of a decoded image."""
     kind = image.format or ""
@@ -176,11 +154,13 @@ def print_files(paths: Iterable[Path]) -> Iterator[ImagePrint | str]:
 
 
 def _print_all(images: Iterable[tuple[ImageFolder, str]]) -> Iterator[ImagePrint | str]:
-    def attempt(image: tuple[ImageFolder, str]) -> ImagePrint | str:
+    def attempt(place: tuple[ImageFolder, str]) -> ImagePrint | str:
+        folder, name = place
         try:
-            return print_image(*image)
+            image, (phash, look, kind) = folder.look_at(name, _seen)
         except ImageProblem as problem:
             return str(problem)
+        return ImagePrint(image.sha256, phash, look, image.width, image.height, kind)
 
     with ThreadPoolExecutor(2) as pool:
         yield from pool.map(attempt, images)
@@ -199,7 +179,8 @@ def alike(prints: Sequence[ImagePrint | None], *, distance: int = DISTANCE) -> N
     seen = [(position, taken) for position in by_file.values() if (taken := prints[position]) is not None and taken.phash is not None]
     positions = np.array([position for position, _ in seen], np.int64)
     hashes, looks = hashes_and_looks([taken for _, taken in seen])
-    for pairs in near_pairs(hashes, distance):
+    for both_ways in near_matches(hashes, hashes, distance):
+        pairs = both_ways[both_ways[:, 0] < both_ways[:, 1]]
         # A thousand copies give half a million pairs; skip those already in one group.
         known = groups.group_of[positions]
         fresh = pairs[known[pairs[:, 0]] != known[pairs[:, 1]]]

@@ -58,7 +58,6 @@ class TextNumbers:
     """Map from texts to integers that holds a 128-bit digest of each text: about 40 bytes a text, where a dictionary needs 200."""
 
     def __init__(self) -> None:
-        """Create an empty map."""
         self._digests = bytearray()
         self._values = array("q")
         self._slots = array("I", bytes(4 * 1024))

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.dedup.image_hash import UnionFind
+from chiron.dedup.image_hash import UnionFind, expand_ranges
 from chiron.dedup.low_memory import SpoolFile, TextNumbers
 from chiron.errors import InputError
 from chiron.extras import install_command
@@ -54,9 +54,8 @@ class TextIndex:
             from datasketch import MinHash
         except ModuleNotFoundError as error:
             raise InputError(f"comparing texts needs the package '{error.name}': {install_command('data')}") from error
-        self._sketch: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
+        self._sketch: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=int)  # shingles are hashes already
         self._numbers = TextNumbers()
-        self._words = array("I")
         self._ends = array("q", [0])
         self._read: NDArray[np.uint32] | None = None
         self._bands, self._shingles = SpoolFile(spool), SpoolFile(spool)
@@ -64,8 +63,7 @@ class TextIndex:
         """MinHash values of texts whose bands are not written yet."""
 
     def __len__(self) -> int:
-        """Return the number of distinct texts."""
-        return len(self._words)
+        return len(self._ends) - 1
 
     def add(self, text: str) -> int:
         """Add a text and return its number; an equal text (after normalization) keeps its earlier number.
@@ -77,15 +75,13 @@ class TextIndex:
         number = self._numbers.setdefault(plain, len(self))
         if number < len(self):
             return number
-        words = plain.split()
-        shingles = _shingles(words)
+        shingles = _shingles(plain.split())
         self._sketch.clear()
         self._sketch.update_batch(shingles.tolist())
         self._signatures.append(self._sketch.hashvalues)
         if len(self._signatures) == _TOGETHER:
             self._write_bands()
         self._shingles.append(shingles.tobytes())
-        self._words.append(len(words))
         self._ends.append(self._ends[-1] + len(shingles))
         return number
 
@@ -97,10 +93,6 @@ class TextIndex:
     def _all_bands(self) -> NDArray[np.uint64]:
         self._write_bands()
         return self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
-
-    def words(self, number: int) -> int:
-        """Return the number of words in a text."""
-        return self._words[number]
 
     def likeness(self, a: int, b: int) -> float:
         """Return the Jaccard index of two texts: shared shingles over all shingles."""
@@ -170,7 +162,6 @@ class TextIndex:
         return np.concatenate(found)
 
     def close(self) -> None:
-        """Close and delete the temporary files."""
         self._bands.close()
         self._shingles.close()
 
@@ -189,13 +180,9 @@ def _across(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> Iterator[tu
     """Yield batches of index pairs ``(one, other)`` with equal keys."""
     order = np.argsort(theirs, kind="stable")
     ranked = theirs[order]
-    first = np.searchsorted(ranked, ours, side="left")
-    counts = np.searchsorted(ranked, ours, side="right") - first
-    ends = np.cumsum(counts)
-    for start in range(0, int(ends[-1]), _PAIRS):
-        pair = np.arange(start, min(start + _PAIRS, int(ends[-1])))
-        one = np.searchsorted(ends, pair, side="right")
-        yield one, order[first[one] + pair - (ends - counts)[one]]
+    first, last = np.searchsorted(ranked, ours, side="left"), np.searchsorted(ranked, ours, side="right")
+    for one, at in expand_ranges(first, last, _PAIRS):
+        yield one, order[at]
 
 
 def _in_buckets(keys: NDArray[np.uint64], families: UnionFind, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -229,10 +216,6 @@ def _gathered(read: NDArray[np.uint32], ends: NDArray[np.int64], texts: NDArray[
     begins = np.cumsum(counts) - counts
     place = np.repeat(np.arange(len(texts), dtype=np.uint64), counts)
     return (place << np.uint64(32)) | read[np.repeat(ends[texts] - begins, counts) + np.arange(len(place))]
-
-
-def _plain(value: int) -> int:
-    return value
 
 
 def _shingles(words: list[str]) -> NDArray[np.uint32]:

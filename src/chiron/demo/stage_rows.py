@@ -14,7 +14,7 @@ from chiron.conversation.reasoning import render_reasoning
 from chiron.io import read_jsonl, write_atomically
 from chiron.jobs.job import JobSummary
 from chiron.mics.prompts import Prompts
-from chiron.mmrp.config import BuildFile, check_build
+from chiron.mmrp.config import BuildFile
 from chiron.mmrp.cot import intern_form
 from chiron.mmrp.row import ROWS
 from chiron.mmrp.templates import InternTemplate
@@ -124,7 +124,7 @@ def _config(folder: Path, seed: int) -> BuildFile:
         write_atomically(request, [f"{DESCRIBE}\n"])
     models = {"author": {"provider": "offline", "model": "author/rules"}, "reader": {"provider": "offline", "model": "reader/rules"}}
     build = {"author": "author", "reader": "reader", "seed": seed, "prompts": {"describe": str(request.resolve())}}
-    return check_build({"models": models, "build": build}, origin=folder / "build.yaml")
+    return BuildFile.check({"models": models, "build": build}, origin=folder / "build.yaml")
 
 
 def need_complete(built: JobSummary) -> None:

@@ -97,15 +97,15 @@ class Aligner:
         """Build a case's rows: one per image group, or per set of groups that a finding describes together."""
         del ask
         if not case.findings:
-            return Made(dropped=(Dropped.of("alignment", case, "no findings"),))
+            return Made.drop("alignment", case, "no findings")
         if not case.images:
-            return Made(dropped=(Dropped.of("alignment", case, "no images"),))
+            return Made.drop("alignment", case, "no images")
         groups = groups_of(case)
         kept, left_out = place_findings(case, groups)
         rows: list[MmrpRow] = []
         for place, findings in kept.items():
             rows += self._rows(case, groups, place, findings)
-        dropped = [_dropped(case, item) for item in left_out]
+        dropped = [Dropped.of("alignment", case, f"{'trimmed: ' if item.trimmed else ''}{item.why}", "", item.text) for item in left_out]
         if not kept:
             dropped.append(Dropped.of("alignment", case, "no finding left"))
         return Made(tuple(rows), tuple(dropped))
@@ -194,8 +194,3 @@ def _as_shown(sentence: str, named: tuple[int, ...], numbers: tuple[int, ...]) -
     text = without_lead(sentence) if set(numbers) <= set(named) else sentence
     text = renumbered(text, numbers)
     return text[0].upper() + text[1:] + ("" if text[-1] in _ENDS else ".")
-
-
-def _dropped(case: Case, item: LeftOut) -> Dropped:
-    reason = f"trimmed: {item.why}" if item.trimmed else str(item.why)
-    return Dropped.of("alignment", case, reason, "", item.text)

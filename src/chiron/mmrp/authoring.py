@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -10,12 +10,17 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chiron.cases.reader import AnswerPool
-from chiron.client.call import Call, Message, Role
+from chiron.client.call import Call, Message, Reply, Role
 from chiron.conversation.markup import split_thinking
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
+from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.engine import engine_of
+from chiron.jobs.job import units_in_flight
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mmrp.config import BuildFile, BuildPrompts
+from chiron.mmrp.part import BuildOptions, PartRun, origin, preparation_of
+from chiron.mmrp.row import PartName
 from chiron.text import normalize_answer
 
 
@@ -39,8 +44,30 @@ class BuildRoles:
         roles = Roles.of(config, answers=lambda: AnswerPool.of_cases(cases), need_keys=need_keys)
         return cls(config, BuildPrompts.load(config.build.prompts), roles)
 
+    def fields(
+        self, part: PartName, prepare: Callable[..., PartRun[Any]], cases: Path, out: Path, options: BuildOptions, **others: Any
+    ) -> dict[str, Any]:
+        """Return the fields of a build that asks these models. ``others``: options of ``prepare`` that are not in ``options``.
+
+        Raises:
+            InputError: the engine cannot be used.
+        """
+        images, limit, shard = options.get("images"), options.get("limit"), options.get("shard")
+        arguments = {"cases": str(cases.absolute()), "limit": limit, "shard": shard, "images": images and str(images.absolute())}
+        arguments |= {name: value for name, value in others.items() if value is not None}
+        recorded = {"config": self.config.model_dump(mode="json"), "prompts": dict(self.prompts.texts)}
+        return {
+            "part": part,
+            "directory": WorkDirectory(out),
+            "about": {**origin(cases, images, limit, shard), **recorded},
+            "endpoints": self.roles.endpoints,
+            "budget_usd": self.config.build.budget_usd,
+            "in_flight": units_in_flight(self.config.build.cases_in_flight, self.roles.endpoints),
+            "engine": engine_of(options.get("engine", "local"), options.get("engine_options")),
+            "again": preparation_of(part, prepare, self.config, arguments),
+        }
+
     def call(self, role: Role, messages: tuple[Message, ...], *, sample_index: int = 0) -> Call:
-        """Create a call to the author or the reader."""
         build = self.config.build
         temperature = build.author_temperature if role == "author" else build.reader_temperature
         return self.roles.one(role).call(role, messages, temperature, sample_index)
@@ -69,6 +96,10 @@ _TRIES: Final = 50
 
 class BrokenReply(ValueError):
     """Raised for a reply in the wrong format; the message says briefly what is wrong."""
+
+    def refused(self, reply: Reply) -> "Refused":
+        """Return why the reply is unusable."""
+        return Refused("broken reply", f"{self}; the token limit ended it" if reply.cut_off else str(self))
 
 
 def read_json(reply: str) -> Any:
@@ -165,8 +196,6 @@ class MultipleChoice(BaseModel):
 
 
 class OpenQuestion(BaseModel):
-    """An open question and its answer."""
-
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     question: str

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import Any, Final, NotRequired, TypedDict
@@ -15,7 +15,7 @@ from chiron.dedup.image_hash import DISTANCE
 from chiron.dedup.low_memory import SpoolFile
 from chiron.errors import InputError
 from chiron.io import write_atomically
-from chiron.mmrp.checks.check import Finding, FindingRecord, checks, look_at
+from chiron.mmrp.checks.check import Finding, checks, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
 from chiron.mmrp.row import MmrpRow, RowRecord
 from chiron.reports.shell import render_page
@@ -36,8 +36,8 @@ class CheckRecord(TypedDict):
     errors: int
     share: float
     limit: float
-    examples: NotRequired[list[FindingRecord]]
-    """Absent in a release, because examples quote rows."""
+    examples: NotRequired[list[dict[str, str]]]
+    """The first findings (:class:`~chiron.mmrp.checks.check.Finding`). Absent in a release, because they quote rows."""
 
 
 class CheckSummary(TypedDict):
@@ -55,8 +55,6 @@ class CheckSummary(TypedDict):
 
 @dataclass(slots=True)
 class CheckCounts:
-    """Findings of one check."""
-
     rows: set[int] = field(default_factory=set)
     """Positions of the rows with a finding."""
     errors: set[int] = field(default_factory=set)
@@ -66,8 +64,6 @@ class CheckCounts:
 
 
 class CheckReport:
-    """Findings of all checks."""
-
     def __init__(self, limits: Mapping[str, float], spool: Path | None = None) -> None:
         """Create an empty report.
 
@@ -97,7 +93,7 @@ class CheckReport:
         if finding.severity == "error":
             counts.errors.add(position)
             self.faulty.setdefault(position, finding.check)
-        self._file.append((json.dumps(finding.to_record(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+        self._file.append((json.dumps(asdict(finding), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
     def findings(self) -> Iterator[str]:
         """Yield every finding as a line of JSON."""
@@ -106,7 +102,6 @@ class CheckReport:
         yield from (line.decode() for line in self._file.file)
 
     def close(self) -> None:
-        """Close the temporary file."""
         self._file.close()
 
     def share(self, name: str) -> float:
@@ -131,7 +126,6 @@ class CheckReport:
         return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.exceeded)
 
     def to_record(self) -> CheckSummary:
-        """Convert to the contents of ``check.json``."""
         return {
             "format": CHECK_FORMAT,
             "rows": self.rows,
@@ -144,7 +138,7 @@ class CheckReport:
                     "errors": len(counts.errors),
                     "share": self.share(name),
                     "limit": self.limits[name],
-                    "examples": [finding.to_record() for _, finding in counts.examples],
+                    "examples": [asdict(finding) for _, finding in counts.examples],
                 }
                 for name, counts in self.counts.items()
             },
@@ -204,17 +198,15 @@ def check_rows(
             report.add(report.rows, finding)
         report.rows += 1
 
-    with closing(report), DatasetIndex(sources, watch=watch, benchmark_items=benchmark_items, distance=distance, spool=spool) as index:
+    with (
+        closing(report),
+        closing(DatasetIndex(sources, watch=watch, benchmark_items=benchmark_items, distance=distance, spool=spool)) as index,
+    ):
         report.compared.update(item.benchmark for item in index.benchmark_items)
         for check in checks().values():
             for position, finding in check.look_at_all(index) if check.look_at_all is not None else ():
                 report.add(position, finding)
         yield index, report
-
-
-def counts_by_part(index: DatasetIndex) -> Counter[str]:
-    """Count the rows of each part."""
-    return Counter(entry.part for entry in index.entries)
 
 
 PAGE, SUMMARY, FINDINGS = "check.html", "check.json", "findings.jsonl"
@@ -237,7 +229,7 @@ def write_results(folder: Path, index: DatasetIndex, report: CheckReport) -> Pat
         written=time.strftime("%Y-%m-%d %H:%M %z"),
         directories=[str(source.directory) for source in index.sources],
         report=report,
-        parts=counts_by_part(index),
+        parts=Counter(entry.part for entry in index.entries),
         images=len(index.prints),
         checks=list(checks().values()),
         examples=lambda name: _examples(name, index, report),

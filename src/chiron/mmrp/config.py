@@ -70,8 +70,6 @@ class BuildConfig(JobSection):
 
 
 class BuildFile(JobFile):
-    """A configuration file with a ``build`` section."""
-
     section: ClassVar[str] = "build"
     build: BuildConfig
 
@@ -85,19 +83,12 @@ def load_build(path: Path | str, **overrides: Any) -> BuildFile:
     return BuildFile.read(path, **overrides)
 
 
-def check_build(data: dict[str, Any], *, origin: Path, **overrides: Any) -> BuildFile:
-    """Validate the content of a configuration file; see :func:`load_build`."""
-    return BuildFile.check(data, origin=origin, **overrides)
-
-
 _CASE = frozenset({"history", "findings"})
 UNKNOWN = "None given."
 
 
 @dataclass(frozen=True)
 class BuildPrompts(PromptSet):
-    """The prompts of author and reader."""
-
     package: ClassVar[str] = "chiron.mmrp"
     placeholders: ClassVar[Mapping[str, frozenset[str]]] = {
         "author_system": frozenset(),

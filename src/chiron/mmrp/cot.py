@@ -1,9 +1,10 @@
 """Part 3 (chains of thought): the retained paths of one or more searches as training dialogues."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reader import read_cases
@@ -15,8 +16,7 @@ from chiron.jobs.job import run_job
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.run_directory import RunDirectory
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
-from chiron.mmrp.path_sources import AuthorsSearch, SearchRun, about_sources, open_sources
-from chiron.mmrp.reviewed import Decisions, ReviewMode, apply_decision
+from chiron.mmrp.path_sources import AuthorsSearch, Decisions, ReviewMode, SearchRun, about_sources, apply_decision, open_sources
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
 from chiron.reviews.records import Decision
@@ -119,12 +119,12 @@ class Chain:
         case, path = unit.case, unit.path
         if unit.beaten:
             detail = f"of {unit.run.path}; {unit.beaten} has a better path"
-            return Made(dropped=(Dropped.of("cot", unit, "another run's path is better", detail),), outcome="beaten")
+            return Made.drop("cot", unit, "another run's path is better", detail, outcome="beaten")
         if case is None:
-            return Made(dropped=(Dropped.of("cot", unit, "case not in the file", f"{unit.run.cases} has no such case"),))
+            return Made.drop("cot", unit, "case not in the file", f"{unit.run.cases} has no such case")
         known, decision = _known(path), self.decisions.of(unit.run.path, case.id, path.get("reasoning"))
         if refusal := self._refusal(case, path, decision):
-            return Made(dropped=(Dropped.of("cot", unit, *refusal),))
+            return Made.drop("cot", unit, *refusal)
         text, review = str(path.get("reasoning") or ""), None
         if decision is not None:
             text, review = apply_decision(text, decision)
@@ -173,53 +173,44 @@ def difficulty(path: dict[str, Any], deepest: int) -> float | None:
     return 1 - score * max(0.0, 1 - (depth - 1) / deepest) / (1 + restarts)
 
 
-@dataclass
-class _Best:
-    """The best path of a case id so far."""
-
-    run: int
-    at: int
-    worth: tuple[float, ...]
-    losers: list[tuple[int, int]] = field(default_factory=list)
-
-
 def _units(runs: Sequence[SearchRun], limit: int | None, decisions: Decisions) -> Iterator[Retained | BadCase]:
     """Yield every case with a path, in the order of runs and lines; then paths without a case."""
-    best = _best(runs, decisions)
-    files = list(dict.fromkeys(run.cases for run in runs))
+    ranked = _ranked(runs, decisions)
     taken = 0
-    for file in files:
+    for file in dict.fromkeys(run.cases for run in runs):
         for case in read_cases(file):
-            found = best.get(case.id) if isinstance(case, Case) else None
-            if not isinstance(case, Case) or found is None or runs[found.run].cases != file:
+            if not isinstance(case, Case) or case.id not in ranked or ranked[case.id][0].run.cases != file:
                 continue
             if taken == limit:
                 return
             taken += 1
-            del best[case.id]
-            run = runs[found.run]
-            yield Retained(case.id, case.line, run, run.line(found.at), case)
-            for other, at in found.losers:
-                yield Retained(case.id, case.line, runs[other], runs[other].line(at), case, str(run.path))
+            best, *others = ranked.pop(case.id)
+            yield Retained(case.id, case.line, best.run, best.run.line(best.at), case)
+            for other in others:
+                yield Retained(case.id, case.line, other.run, other.run.line(other.at), case, str(best.run.path))
     if limit is None:
-        for name, found in best.items():
-            yield Retained(name, 0, runs[found.run], runs[found.run].line(found.at))
+        for name, (best, *_) in ranked.items():
+            yield Retained(name, 0, best.run, best.run.line(best.at))
 
 
-def _best(runs: Sequence[SearchRun], decisions: Decisions) -> dict[str, _Best]:
-    """Return the best path of each case. Only file positions are kept in memory, because there may be many paths."""
-    best: dict[str, _Best] = {}
-    for number, run in enumerate(runs):
+class _PathPlace(NamedTuple):
+    """Where a path is. Paths themselves are not kept in memory, because there may be many."""
+
+    worth: tuple[float, ...]
+    run: SearchRun
+    at: int
+    """Byte offset of its line."""
+
+
+def _ranked(runs: Sequence[SearchRun], decisions: Decisions) -> dict[str, list[_PathPlace]]:
+    """Return the paths of each case, the best one first; of equal ones, that of the first run."""
+    paths: defaultdict[str, list[_PathPlace]] = defaultdict(list)
+    for run in runs:
         for at, path in run.lines():
-            worth = (decisions.rank(run.path, path), *_worth(path))
-            known = best.get(path["case_id"])
-            if known is None:
-                best[path["case_id"]] = _Best(number, at, worth)
-            elif worth > known.worth:
-                best[path["case_id"]] = _Best(number, at, worth, [*known.losers, (known.run, known.at)])
-            else:
-                known.losers.append((number, at))
-    return best
+            paths[path["case_id"]].append(_PathPlace((decisions.rank(run.path, path), *_worth(path)), run, at))
+    for of_case in paths.values():
+        of_case.sort(key=lambda path: path.worth, reverse=True)
+    return dict(paths)
 
 
 def _worth(path: dict[str, Any]) -> tuple[float, ...]:

@@ -6,8 +6,7 @@ Rows and their index entries are on disk. Memory holds about a hundred bytes per
 import logging
 import marshal
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -31,20 +30,15 @@ from chiron.mmrp.row import ROWS, MmrpRow, Part, RowRecord, read_rows_with_offse
 _log = logging.getLogger(__name__)
 _AT_ONCE = 512
 """Number of rows read before their images are hashed: enough work for two threads."""
-_LENGTH, _USUAL = 4, 512
-"""Bytes of the length of an entry in its file, and bytes that are read at once: enough for most entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartSource:
-    """Directory of a part, and its image folder."""
-
     directory: Path
     folder: ImageFolder
 
     @property
     def rows(self) -> Path:
-        """Path of its ``rows.jsonl``."""
         return self.directory / ROWS
 
 
@@ -65,7 +59,6 @@ class IndexedRow(NamedTuple):
     body_system: str | None
     difficulty: float | None
     depth: int | None
-    licence: str | None
     source: int
     """Position in :attr:`DatasetIndex.sources`."""
     offset: int
@@ -73,11 +66,11 @@ class IndexedRow(NamedTuple):
 
 
 class IndexedRows(Sequence[IndexedRow]):
-    """Index entries, by position of their rows. They are read from a temporary file each time, so that memory holds 8 bytes per row."""
+    """Index entries, by position of their rows. They are read from a temporary file each time, so that memory holds 12 bytes per row."""
 
-    def __init__(self, spool: SpoolFile, offsets: "array[int]") -> None:
-        """``offsets``: where each entry starts in the file."""
-        self._spool, self._offsets = spool, offsets
+    def __init__(self, spool: SpoolFile, offsets: "array[int]", sizes: "array[int]") -> None:
+        """``offsets``, ``sizes``: where each entry starts in the file, and its number of bytes."""
+        self._spool, self._offsets, self._sizes = spool, offsets, sizes
 
     def append(self, row: IndexedRow) -> None:
         """Add the entry of the next row.
@@ -85,16 +78,17 @@ class IndexedRows(Sequence[IndexedRow]):
         Raises:
             DiskError: the disk is full.
         """
-        self._offsets.append(self._spool.size)
         data = marshal.dumps(tuple(row))
-        self._spool.append(len(data).to_bytes(_LENGTH, "little") + data)
+        self._offsets.append(self._spool.size)
+        self._sizes.append(len(data))
+        self._spool.append(data)
 
-    def at(self, positions: Iterable[int]) -> Self:
+    def at(self, positions: Collection[int]) -> Self:
         """Return the entries at some positions."""
-        return type(self)(self._spool, array("q", (self._offsets[position] for position in positions)))
+        offsets = array("q", (self._offsets[position] for position in positions))
+        return type(self)(self._spool, offsets, array("I", (self._sizes[position] for position in positions)))
 
     def __len__(self) -> int:
-        """Return the number of entries."""
         return len(self._offsets)
 
     @overload
@@ -102,19 +96,14 @@ class IndexedRows(Sequence[IndexedRow]):
     @overload
     def __getitem__(self, position: slice) -> Sequence[IndexedRow]: ...
     def __getitem__(self, position: int | slice) -> IndexedRow | Sequence[IndexedRow]:
-        """Read an entry, or several."""
         if isinstance(position, slice):
-            return type(self)(self._spool, self._offsets[position])
-        offset = self._offsets[position]
-        data = self._spool.read(offset, _USUAL)
-        size = int.from_bytes(data[:_LENGTH], "little") + _LENGTH
-        if size > _USUAL:
-            data = self._spool.read(offset, size)
-        return IndexedRow._make(marshal.loads(data[_LENGTH:size]))  # noqa: S302 - from an anonymous file that only this process writes
+            return self.at(range(len(self))[position])
+        data = self._spool.read(self._offsets[position], self._sizes[position])
+        return IndexedRow._make(marshal.loads(data))  # noqa: S302 - from an anonymous file that only this process writes
 
 
-class DatasetIndex(AbstractContextManager["DatasetIndex"]):
-    """Index of the rows of one or more parts."""
+class DatasetIndex:
+    """Index of the rows of one or more parts. :meth:`close` it after use."""
 
     def __init__(
         self,
@@ -141,7 +130,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         self.sources = tuple(sources)
         self.benchmark_items = tuple(benchmark_items)
         self._spool = SpoolFile(spool)
-        self.entries = IndexedRows(self._spool, array("q"))
+        self.entries = IndexedRows(self._spool, array("q"), array("I"))
         self.prints: list[ImagePrint | None] = []
         """Perceptual hash of each image; ``None`` if it cannot be opened."""
         self.problems: dict[int, str] = {}
@@ -167,12 +156,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
                 watch(row)
                 self.entries.append(self._entry(row, number, offset))
 
-    def __exit__(self, *_: object) -> None:
-        """Close the temporary files."""
-        self.close()
-
     def close(self) -> None:
-        """Close the temporary files."""
         self._spool.close()
         self.texts.close()
         self.questions.close()
@@ -243,7 +227,6 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             body_system=row.body_system,
             difficulty=row.difficulty,
             depth=row.depth,
-            licence=row.licence,
             source=number,
             offset=offset,
         )
@@ -280,4 +263,6 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
 def _words(row: MmrpRow) -> str:
     """Return the text of a row without system turns, which are the same in every row. A rejected completion is part of it."""
     texts = [turn.text for turn in row.turns if turn.role != "system"]
-    return " ".join([*texts, *([str(row.signal["rejected"])] if "rejected" in row.signal else [])]).replace(IMAGE_MARK, " ")
+    if "rejected" in row.signal:
+        texts.append(str(row.signal["rejected"]))
+    return " ".join(texts).replace(IMAGE_MARK, " ")

@@ -120,7 +120,7 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
 class ParquetShards:
     """Writer of ``FOLDER/SPLIT-00000.parquet`` and so on, for the rows of one part and split."""
 
-    def __init__(self, folder: Path, split: str, part: Part | None = None) -> None:
+    def __init__(self, folder: Path, split: str, part: Part) -> None:
         """Create the writer; files appear with the first row."""
         import pyarrow as pa
 
@@ -134,7 +134,6 @@ class ParquetShards:
         """Number of rows written."""
 
     def add(self, row: ReleasedRow, images: list[bytes]) -> None:
-        """Add a row to the buffer."""
         self._rows.append(parquet_row(row, images))
         self._bytes += sum(map(len, images))
         self.count += 1

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypedDict, TypeVar
+from typing import Any, ClassVar, Self, TypedDict, TypeVar
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reader import AnswerPool, Selection, Shard, need_some_cases
@@ -20,47 +20,38 @@ from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.io import file_sha256, writing
 from chiron.jobs.config import JobFile
-from chiron.jobs.engine import EngineOptions, engine_of
+from chiron.jobs.engine import EngineOptions
 from chiron.jobs.engine import Part as JobPart
 from chiron.jobs.forecast import Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
 from chiron.jobs.replies import Preparation, RankedPart
-from chiron.mmrp.row import DROPPED, Dropped, Named, PartName
+from chiron.mmrp.row import DROPPED, Dropped, MmrpRow, Named, PartName
 from chiron.mmrp.templates import modalities_shown
 from chiron.providers.registry import build_endpoints
-
-
-class Record(Protocol):
-    """Something that is written as a line: a row or a case."""
-
-    def to_record(self) -> Mapping[str, object]:
-        """Convert to a JSON object."""
-        ...
-
 
 Unit = TypeVar("Unit", bound=Named)
 
 
 @dataclass(frozen=True)
 class Made:
-    """Result of one unit."""
-
-    kept: tuple[Record, ...] = ()
+    kept: tuple[MmrpRow | Case, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     outcome: str | None = None
     """By default ``kept`` if anything was kept, else ``dropped``."""
 
+    @classmethod
+    def drop(cls, part: PartName, unit: Named, reason: str, detail: str = "", *, outcome: str | None = None) -> Self:
+        """Drop a whole unit."""
+        return cls(dropped=(Dropped.of(part, unit, reason, detail),), outcome=outcome)
+
 
 @dataclass
 class BuildProgress(Progress):
-    """Progress of a build."""
-
     kept: int = 0
     """Number of rows or cases so far."""
     noun: str = "rows"
 
     def figure(self) -> str:
-        """Return the number of rows as text."""
         return f"{self.kept} {self.noun}"
 
     def add(self, other: Self, sign: int = 1) -> None:
@@ -70,8 +61,6 @@ class BuildProgress(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSummary(JobSummary):
-    """Summary of the build of a part."""
-
     part: PartName
     file: Path
     """File of the rows or cases."""
@@ -140,11 +129,9 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
         self.identity, self.about = {"part": self.part, **self.identity}, {"part": self.part, **self.about}
 
     def units(self) -> Iterable[Unit | BadCase]:
-        """Return the units in order."""
         return self.source()
 
     def count(self) -> int:
-        """Return the number of units."""
         return sum(1 for _ in self.source())
 
     @cached_property
@@ -153,13 +140,11 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
         return file_sha256(Path(self.about["cases"]))
 
     def part_of(self, units: Sequence[tuple[int, Unit | BadCase]]) -> JobPart:
-        """Return a part of the build, for another process."""
         if self.again is None:
             return super().part_of(units)
         return RankedPart(again=self.again, data=self.data_digest, ranks=frozenset(rank for rank, _ in units))
 
     def count_result(self, result: Made | Pending) -> None:
-        """Count the rows of a unit."""
         if isinstance(result, Pending):
             self.progress.outcomes["pending"] += 1
             return
@@ -175,9 +160,8 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
         return super().run_record() if before is None else {name: value for name, value in before.items() if name != "identity"}
 
     async def work(self, unit: Unit | BadCase, ask: UnitAsk) -> Made:
-        """Build the rows of one unit."""
         if isinstance(unit, BadCase):
-            return Made(dropped=(Dropped.of(self.part, unit, "bad case", unit.problem),), outcome="bad")
+            return Made.drop(self.part, unit, "bad case", unit.problem, outcome="bad")
         return await self.make(unit, ask)
 
     def rehearsal(self) -> Rehearsal:
@@ -231,7 +215,6 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
             self.directory.write_run(self.identity, super().run_record())
 
     def summarize(self, summary: JobSummary, client: ModelClient) -> BuildSummary:
-        """Add the numbers of rows."""
         del client
         file = self.directory.path / self.kept_file
         dropped = dict(self._dropped.most_common())
@@ -246,30 +229,13 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
 
     def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
         if isinstance(result, Pending):
-            drop(Dropped.of(self.part, unit, "pending", result.problem).to_record())
+            drop(asdict(Dropped.of(self.part, unit, "pending", result.problem)))
             return
         for record in result.kept:
             keep(record.to_record())
         for dropped in result.dropped:
-            drop(dropped.to_record())
+            drop(asdict(dropped))
             self._dropped[dropped.reason] += 1
-
-
-def engine_fields(
-    part: PartName, prepare: "Callable[..., PartRun[Any]]", cases: Path, config: JobFile, options: BuildOptions, **others: Any
-) -> dict[str, Any]:
-    """Return the fields of a build that engines use. ``others``: options of ``prepare`` that are not in :class:`BuildOptions`.
-
-    Raises:
-        InputError: the engine cannot be used.
-    """
-    images = options.get("images")
-    same = {"limit": options.get("limit"), "shard": options.get("shard"), "images": images and str(images.absolute())}
-    arguments = {"cases": str(cases.absolute()), **same, **{name: value for name, value in others.items() if value is not None}}
-    return {
-        "engine": engine_of(options.get("engine", "local"), options.get("engine_options")),
-        "again": preparation_of(part, prepare, config, arguments),
-    }
 
 
 def preparation_of(part: PartName, prepare: "Callable[..., PartRun[Any]]", config: JobFile, arguments: Mapping[str, Any]) -> Preparation:
@@ -348,10 +314,6 @@ def _growing(path: Path) -> Iterator[_Write]:
             file.close()
             unfinished.replace(path)
     finally:
-        _let_go(file, unfinished)
-
-
-def _let_go(file: Any, unfinished: Path) -> None:
-    with suppress(OSError):  # the disk is full, which was reported at the failed write
-        file.close()
-    unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk is full, which was reported at the failed write
+            file.close()
+        unfinished.unlink(missing_ok=True)

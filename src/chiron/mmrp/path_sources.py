@@ -1,16 +1,19 @@
-"""Sources of reasoning paths: runs of ``chiron search``, and ``result.jsonl`` files of the paper's original code."""
+"""Sources of reasoning paths (runs of ``chiron search``, results of the paper's original code), and the decisions of their reviewers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar, cast, get_args
 
 from chiron.cases.images import default_image_root
 from chiron.cases.reader import need_cases
 from chiron.errors import InputError
 from chiron.io import parse_json, read_jsonl
 from chiron.mics.run_directory import PATHS, RunDirectory
+from chiron.mmrp.row import RowReview
+from chiron.reviews.records import Decision, edited_reasoning, hash_path
+from chiron.reviews.store import REVIEWS, ReviewStore
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,12 @@ class SearchRun:
         return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
 
     def prompts(self) -> dict[str, str]:
-        """SHA-256 of its prompts."""
         value = self.identity.get("prompts")
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+    @property
+    def file(self) -> Path:
+        return self.path / PATHS
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield every path with the byte offset of its line.
@@ -79,13 +85,20 @@ class SearchRun:
         Raises:
             InputError: the file is damaged.
         """
-        return ((line.offset, _path(line.value, self.path)) for line in read_jsonl(self.path / PATHS))
+        return ((line.offset, self._path(line.value, f"line {line.number}")) for line in read_jsonl(self.file))
 
     def line(self, at: int) -> dict[str, Any]:
         """Read the path at a byte offset."""
-        with (self.path / PATHS).open("rb") as file:
+        with self.file.open("rb") as file:
             file.seek(at)
-            return _path(parse_json(file.readline()), self.path)
+            return self._path(parse_json(file.readline()), f"byte {at}")
+
+    def _path(self, path: Any, where: str) -> dict[str, Any]:
+        """Check a path; ``where`` is its place in the file, for an error message."""
+        del where
+        if isinstance(path, dict) and isinstance(path.get("case_id"), str):
+            return path
+        raise InputError(f"{self.file} is damaged: run the same search again, which restores it from the ledger")
 
 
 Source = TypeVar("Source", bound=SearchRun)
@@ -120,12 +133,6 @@ def about_sources(runs: Sequence[SearchRun], limit: int | None) -> dict[str, Any
     }
 
 
-def _path(path: object, run: Path) -> dict[str, Any]:
-    if isinstance(path, dict) and isinstance(path.get("case_id"), str):
-        return path
-    raise InputError(f"{run / PATHS} is damaged: run the same search again, which restores it from the ledger")
-
-
 THRESHOLD: Final = 0.5
 """A path is retained if its score exceeds this, as in the paper."""
 
@@ -149,26 +156,9 @@ class AuthorsSearch(SearchRun):
         need_cases(there)
         return cls(path, there, {"images": str(default_image_root(there).resolve())})
 
-    def models(self) -> dict[str, str]:
-        """Empty: a line only names its mentors."""
-        return {}
-
-    def prompts(self) -> dict[str, str]:
-        """Empty: the file does not contain prompts."""
-        return {}
-
-    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield every path with the byte offset of its line.
-
-        Raises:
-            InputError: a line is not a result of the original code.
-        """
-        return ((line.offset, self._path(line.value, f"line {line.number}")) for line in read_jsonl(self.path))
-
-    def line(self, at: int) -> dict[str, Any]:
-        with self.path.open("rb") as file:
-            file.seek(at)
-            return self._path(parse_json(file.readline()), f"byte {at}")
+    @property
+    def file(self) -> Path:
+        return self.path
 
     def _path(self, raw: Any, where: str) -> dict[str, Any]:
         try:
@@ -182,3 +172,88 @@ class AuthorsSearch(SearchRun):
             ) from error
         path = {"case_id": name, "reasoning": reasoning, "mics_score": score, "depth": depth, "restarts": 0, "policy": "paper"}
         return path if score > THRESHOLD else {**path, "not_retained": f"MICS-Score {score:.2f} is not above {THRESHOLD:g}"}
+
+
+ReviewMode = Literal["require", "prefer", "ignore"]
+"""``require`` takes only what reviewers accepted; ``prefer`` takes that first, and also what has no review; ``ignore`` takes all."""
+
+
+def review_mode(name: str) -> ReviewMode:
+    """Parse ``--reviews``.
+
+    Raises:
+        InputError: it is not one of the modes.
+    """
+    if name not in get_args(ReviewMode):
+        raise InputError(f"--reviews {name}: choose one of {', '.join(get_args(ReviewMode))}")
+    return cast("ReviewMode", name)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the reviewers of some runs decided, by run, case and path."""
+
+    mode: ReviewMode = "ignore"
+    by_run: Mapping[Path, Mapping[tuple[str, str], Decision]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, runs: Iterable[Path], mode: ReviewMode) -> "Decisions":
+        """Read the reviews of runs.
+
+        Raises:
+            InputError: reviews are required and there are none, or they cannot be read.
+        """
+        runs = list(runs)
+        decided = {run: ReviewStore(run).decisions() for run in runs if run.is_dir()} if mode != "ignore" else {}
+        if mode == "require" and not any(decided.values()):
+            named = ", ".join(map(str, runs))
+            raise InputError(
+                f"no path of {named} is reviewed ({REVIEWS}): review paths with 'chiron view RUN --review NAME', or omit --reviews require"
+            )
+        return cls(mode, decided)
+
+    def of(self, run: Path, case_id: str, reasoning: object) -> Decision | None:
+        """Return the decision about a path of a run; ``None`` if it is not reviewed as it is now."""
+        decided = self.by_run.get(run)
+        return decided.get((case_id, hash_path(reasoning))) if decided and isinstance(reasoning, str) else None
+
+    def rank(self, run: Path, path: Mapping[str, Any]) -> float:
+        """Return the rank of a path among those of the same case: accepted ones first, then those without a review."""
+        decision = self.of(run, str(path["case_id"]), path.get("reasoning"))
+        return 0.0 if decision is None else 1.0 if decision.status in {"accepted", "edited"} else -1.0
+
+    def refusal(self, decision: Decision | None) -> tuple[str, str] | None:
+        """Return why a path with this decision is not used, as a reason and details; ``None`` if it is used."""
+        if decision is None:
+            return ("not reviewed", "reviews are required") if self.mode == "require" else None
+        if decision.status == "rejected":
+            return "rejected by reviewers", decision.faults
+        if decision.status == "disputed":
+            return "reviewers disagree", "adjudicate it: chiron view RUN --adjudicate NAME"
+        return None
+
+    def identity(self) -> dict[str, str]:
+        """Return the mode for the identity of a part. Directories of earlier versions have none, and resume with the default."""
+        return {} if self.mode == "prefer" else {"reviews": self.mode}
+
+    def about(self) -> dict[str, Any]:
+        """Return what ``run.json`` says about the reviews: the mode, and the numbers of paths by status."""
+        statuses = [decision.status for decided in self.by_run.values() for decision in decided.values()]
+        return {"reviews": {"mode": self.mode, **{s: statuses.count(s) for s in sorted(set(statuses))}}} if statuses else {}
+
+
+def apply_decision(reasoning: str, decision: Decision) -> tuple[str, RowReview]:
+    """Return a path with its edits, and what the provenance of its row says about them.
+
+    Raises:
+        InputError: an edit cannot take the place of a step.
+    """
+    edited = [number for number, step in enumerate(decision.steps, start=1) if step["text"]]
+    return edited_reasoning(reasoning, decision), {
+        "status": "edited" if decision.status == "edited" else "accepted",
+        "edited_steps": edited,
+        "edited_answer": bool(decision.final["text"]),
+        "reviewers": decision.reviewers,
+        "adjudicated": decision.adjudicated,
+        "path_sha256": hash_path(reasoning),
+    }

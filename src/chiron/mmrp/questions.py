@@ -11,14 +11,13 @@ from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.client.call import Ask, Call, ImagePart
 from chiron.client.failures import CallerFault
 from chiron.conversation.short_answers import read_verdict
-from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.job import run_job, units_in_flight
+from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import content_words, names_answer
 from chiron.mics.case_team import JUDGE_SAMPLES
 from chiron.mics.prompts import patient
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, OpenQuestion, Refused, read_asked
 from chiron.mmrp.config import BuildFile, Persona
-from chiron.mmrp.part import BuildOptions, BuildProgress, BuildSummary, Made, PartRun, engine_fields, origin, patient_of, select_cases
+from chiron.mmrp.part import BuildOptions, BuildProgress, BuildSummary, Made, PartRun, patient_of, select_cases
 from chiron.mmrp.row import Dropped
 
 RULES: Final = 1
@@ -52,31 +51,24 @@ def prepare_questions(
     **options: Unpack[BuildOptions],
 ) -> PartRun[Case]:
     """Prepare :func:`build_questions`: validate its inputs without running it."""
-    images, limit, shard = options.get("images"), options.get("limit"), options.get("shard")
-    source = select_cases(cases, limit, shard)
+    source = select_cases(cases, options.get("limit"), options.get("shard"))
     seats = BuildRoles.of(config, cases, need_reader=False, need_keys=options.get("need_keys", True))
     build = config.build
-    folder = image_folder(cases, images) if build.show_images else None
+    folder = image_folder(cases, options.get("images")) if build.show_images else None
     rules: dict[str, Any] = {"manners": list(build.personas), "read_questions": build.read_questions, "show_images": build.show_images}
     if build.show_images:
         rules["image_side"] = build.image_side
     return PartRun(
-        part="questions",
-        directory=WorkDirectory(out),
         kept_file=CASES,
         source=source,
         make=Inquirer(seats, folder).inquire,
         identity={**seats.identity(), **rules, "rules": RULES},
-        about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
-        endpoints=seats.roles.endpoints,
-        budget_usd=build.budget_usd,
-        in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
         most_calls={
             "author": AUTHOR_DRAWS * len(build.personas),
             **({"reader": AUTHOR_DRAWS * JUDGE_SAMPLES * len(build.personas)} if build.read_questions else {}),
         },
         progress=BuildProgress(noun="questions"),
-        **engine_fields("questions", prepare_questions, cases, config, options),
+        **seats.fields("questions", prepare_questions, cases, out, options),
     )
 
 
@@ -99,11 +91,11 @@ class Inquirer:
         described = case.findings or case.answer or (case.title and case.history)
         if not described and self.folder is None:
             problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
-            return Made(dropped=(Dropped.of("questions", case, "no text", problem),))
+            return Made.drop("questions", case, "no text", problem)
         try:
             pictures = await asyncio.to_thread(self._pictures_of, case)
         except (ImageProblem, CallerFault) as problem:
-            return Made(dropped=(Dropped.of("questions", case, "bad image", str(problem)),), outcome="bad")
+            return Made.drop("questions", case, "bad image", str(problem), outcome="bad")
         try:
             made = [await self._one(case, manner, pictures, ask) for manner in self.seats.config.build.personas]
         finally:
@@ -124,7 +116,7 @@ class Inquirer:
             try:
                 asked = read_asked(reply.text)
             except BrokenReply as problem:
-                refused = Refused("broken reply", f"{problem}; the token limit ended it" if reply.cut_off else str(problem))
+                refused = problem.refused(reply)
                 continue
             found = check_question(case, asked, seen=bool(pictures))
             if isinstance(found, Refused):

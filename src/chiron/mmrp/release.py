@@ -15,7 +15,6 @@ from typing import Final, TypedDict
 from chiron._version import __version__
 from chiron.cases.summary import draw_coverage
 from chiron.dedup.contamination import BenchmarkItem
-from chiron.dedup.image_hash import ImagePrint
 from chiron.errors import InputError
 from chiron.extras import need
 from chiron.importing.image_metadata import without_metadata
@@ -25,8 +24,7 @@ from chiron.jobs.directory import WorkDirectory
 from chiron.mmrp.card import MAP_FIGURE, ReleaseOptions, ReleaseSummary, write_card
 from chiron.mmrp.checking import CheckReport, CheckSummary, check_rows
 from chiron.mmrp.dataset_index import DatasetIndex, ImageFolders, PartSource, sources_of
-from chiron.mmrp.exports.export import IMAGES, ReleasedImage, ReleasedRow
-from chiron.mmrp.exports.writer import Exports
+from chiron.mmrp.exports.export import IMAGES, Exports, ReleasedImage, ReleasedRow
 from chiron.mmrp.parquet import ParquetShards, features
 from chiron.mmrp.row import ALL_PARTS, ROW_FORMAT, Part
 from chiron.mmrp.splits import SPLITS, Split, SplitName, capped, count_cells, coverage_of_rows, curriculum_key, split_rows, weights
@@ -123,16 +121,11 @@ def release(
         entries = index.entries.at(kept)
         released = ReleaseSummary(
             path=out,
-            rows=counts.rows,
-            images=counts.images,
             left_out=Counter(left_out.values()),
             groups=len({splits.group[position] for position in kept}),
             largest_group=splits.largest,
             cells=count_cells(entries),
-            licenses=counts.licenses,
-            models=counts.models,
-            reviews=counts.reviews,
-            practice=counts.practice,
+            **vars(counts),
         )
         _write_left_out(folder / LEFT_OUT, index, left_out, splits)
         write_atomically(folder / CHECK, [json.dumps(_without_examples(report), indent=2) + "\n"])
@@ -145,6 +138,8 @@ def release(
 
 @dataclass
 class _Counts:
+    """What is counted while rows are written: fields of :class:`ReleaseSummary`."""
+
     rows: dict[tuple[Part, SplitName], int] = field(default_factory=dict)
     images: int = 0
     licenses: Counter[str] = field(default_factory=Counter)
@@ -204,7 +199,7 @@ def _write_rows(index: DatasetIndex, splits: Split, chosen: Mapping[tuple[Part, 
             for order, (position, record) in enumerate(index.records(positions)):
                 kept = [store.keep(image) for image in index.entries[position].images]
                 row = ReleasedRow(
-                    id=index.entries[position].id,
+                    id=record["id"],
                     part=part,
                     split=split,
                     images=tuple(image for image, _ in kept),
@@ -220,11 +215,11 @@ def _write_rows(index: DatasetIndex, splits: Split, chosen: Mapping[tuple[Part, 
                 if (review := record["provenance"].get("review")) is not None:
                     counts.reviews[review["status"]] += 1
                 models = record["provenance"]["models"]
-                counts.models.update({f"{role}: {model}" for role, model in models.items()})
+                counts.models.update(f"{role}: {model}" for role, model in models.items())
                 counts.practice += any(map(is_practice, models.values()))
             shards.close()
             counts.rows[part, split] = shards.count
-    counts.images = store.count
+    counts.images = len(store.names)
     return counts
 
 
@@ -235,23 +230,19 @@ class _ImageStore:
     """
 
     def __init__(self, index: DatasetIndex, folder: Path) -> None:
-        self._survey, self._folder = index, folder
-        self._there: set[str] = set()
-
-    @property
-    def count(self) -> int:
-        """Number of files."""
-        return len(self._there)
+        self._index, self._folder = index, folder
+        self.names: set[str] = set()
+        """Names of its files."""
 
     def keep(self, image: int) -> tuple[ReleasedImage, bytes]:
         """Store an image, given its position in the index; return it with its file's bytes, without metadata."""
-        taken = self._survey.prints[image]
+        taken = self._index.prints[image]
         if taken is None:
             raise AssertionError("rows with such images were left out")
-        number, name = self._survey.names[image]
+        number, name = self._index.names[image]
         try:
             # The image was checked when it was hashed; its hash shows that the file is unchanged.
-            data = (self._survey.sources[number].folder.root / name).read_bytes()
+            data = (self._index.sources[number].folder.root / name).read_bytes()
         except OSError as error:
             raise InputError(f"image '{name}' can no longer be read ({error.strerror}): restore it and run the command again") from error
         if hashlib.sha256(data).hexdigest() != taken.sha256:
@@ -260,18 +251,14 @@ class _ImageStore:
             data = without_metadata(data)
         except LeaveOut as problem:
             raise InputError(f"image '{name}' may contain names: {problem}") from problem
-        released = ReleasedImage(_released_name(data, taken), taken.width, taken.height)
-        if released.name not in self._there:
+        sha256 = hashlib.sha256(data).hexdigest()
+        released = ReleasedImage(f"{sha256[:2]}/{sha256}.{_SUFFIXES.get(taken.format, 'img')}", taken.width, taken.height)
+        if released.name not in self.names:
             target = self._folder / released.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-            self._there.add(released.name)
+            self.names.add(released.name)
         return released, data
-
-
-def _released_name(data: bytes, taken: ImagePrint) -> str:
-    sha256 = hashlib.sha256(data).hexdigest()
-    return f"{sha256[:2]}/{sha256}.{_SUFFIXES.get(taken.format, 'img')}"
 
 
 def _write_left_out(path: Path, index: DatasetIndex, left_out: Mapping[int, str], splits: Split) -> None:

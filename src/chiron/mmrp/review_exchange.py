@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 from xml.sax.saxutils import quoteattr
 
 from chiron.cases.images import ImageFolder
-from chiron.client.ledger import Ledger
+from chiron.client.ledger import Ledger, StoredResult
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.io import write_atomically
@@ -29,8 +29,6 @@ _FIELDS: Final = {"part": "Judge this part", "text": "Text", "question": "Questi
 _HELP: Final = "Accept, edit or reject this part of the path. A rejection needs a reason, an edit the new text. Judge all parts of a path."
 _Answers = dict[str, Any]
 """What a person answered about one part: ``verdict``, ``reason``, ``text`` and ``note``."""
-
-
 _NAMES: Final = {"verdict": "verdict", "reason": "reason", "edited": "text", "note": "note"}
 """Our name of each question. In Argilla, questions and fields may not have the same name."""
 
@@ -64,8 +62,6 @@ class ReviewTask:
 
 @dataclass(frozen=True)
 class ReviewImport:
-    """What an import did."""
-
     reviews: int
     """Number of reviews added."""
     known: int
@@ -80,10 +76,9 @@ def tool_of(name: str, option: str) -> Tool:
     Raises:
         InputError: it is not known.
     """
-    for tool in get_args(Tool):
-        if tool == name:
-            return tool  # type: ignore[no-any-return]
-    raise InputError(f"unknown tool '{name}' ({option}): choose one of {', '.join(get_args(Tool))}")
+    if name not in get_args(Tool):
+        raise InputError(f"unknown tool '{name}' ({option}): choose one of {', '.join(get_args(Tool))}")
+    return cast("Tool", name)
 
 
 def export_tasks(run: Path, tool: Tool, out: Path | None = None, *, min_score: float | None = None) -> Path:
@@ -96,20 +91,29 @@ def export_tasks(run: Path, tool: Tool, out: Path | None = None, *, min_score: f
         min_score: also write rejected paths with at least this MICS-Score.
 
     Raises:
-        InputError: the run cannot be read, or has no path.
+        InputError: the run cannot be read or has no path, or the folder cannot be created.
         DiskError: a file cannot be written.
     """
-    tasks = [task for case_id in _reviewed_cases(run, min_score) for task in _tasks_of(run, case_id)]
+    root = (WorkDirectory(run).read_run() or {}).get("images")
+    images = ImageFolder(Path(root)) if root else None
+    tasks: list[ReviewTask] = []
+    with Ledger.read(run / LEDGER) as ledger:
+        for result in ledger.results(retained=True if min_score is None else None):
+            if result.retained or (min_score is not None and result.mics_score is not None and result.mics_score >= min_score):
+                tasks += _tasks_of(result, images)
     if not tasks:
         raise InputError(f"no path to review ({run}): run the search first, or lower --min-score")
     folder = out if out is not None else run / tool
-    folder.mkdir(parents=True, exist_ok=True)
-    images = max(len(task.images) for task in tasks)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be created ({error.strerror}): choose another --out") from error
+    most = max(len(task.images) for task in tasks)
     if tool == "argilla":
-        files = {"settings.json": _argilla_settings(images), "records.json": [_argilla_record(task, images) for task in tasks]}
+        files = {"settings.json": _argilla_settings(most), "records.json": [_argilla_record(task) for task in tasks]}
     else:
-        write_atomically(folder / "config.xml", [_label_config(images=bool(images))])
-        files = {"tasks.json": [_label_task(task) for task in tasks]}
+        write_atomically(folder / "config.xml", [_label_config(images=bool(most))])
+        files = {"tasks.json": [{"data": {**task.fields, "images": list(task.images), "chiron": task.key}} for task in tasks]}
     for name, content in files.items():
         write_atomically(folder / name, [json.dumps(content, ensure_ascii=False, indent=1)])
     return folder
@@ -173,28 +177,17 @@ def _body_of(parts: Mapping[str, _Answers], reasoning: str, where: str) -> Revie
         raise InputError(f"{where}: {problem}") from problem
 
 
-def _reviewed_cases(run: Path, min_score: float | None) -> list[str]:
-    with Ledger.read(run / LEDGER) as ledger:
-        heads = ledger.result_heads()
-    least = 2.0 if min_score is None else min_score
-    wanted = [name for name, head in heads.items() if head.retained or (head.mics_score is not None and head.mics_score >= least)]
-    return sorted(wanted, key=lambda name: (heads[name].position, name))
-
-
-def _tasks_of(run: Path, case_id: str) -> Iterator[ReviewTask]:
-    with Ledger.read(run / LEDGER) as ledger:
-        result = ledger.result(case_id)
-    record = result.record if result is not None else {}
+def _tasks_of(result: StoredResult, folder: ImageFolder | None) -> Iterator[ReviewTask]:
+    record = result.record
     reasoning = record.get("reasoning")
     if not isinstance(reasoning, str) or not reasoning:
         return
-    folder = (WorkDirectory(run).read_run() or {}).get("images")
-    shown = thumbnails(ImageFolder(Path(folder)) if folder else None, [str(name) for name in record.get("images") or ()], side=_SIDE)
+    shown = thumbnails(folder, [str(name) for name in record.get("images") or ()], side=_SIDE)
+    images = tuple(image.url for image in shown if image.url)
+    question, answer = str(record.get("question") or "(none)"), str(record.get("answer") or "(none)")
     path = parse_reasoning(reasoning)
     for part, text in (*((str(number), step) for number, step in enumerate(path.steps, start=1)), (FINAL, path.answer or "")):
-        question, answer = str(record.get("question") or "(none)"), str(record.get("answer") or "(none)")
-        images = tuple(image.url for image in shown if image.url)
-        yield ReviewTask(case_id, hash_path(reasoning), part, text, question, answer, reasoning, images)
+        yield ReviewTask(result.case_id, hash_path(reasoning), part, text, question, answer, reasoning, images)
 
 
 def _argilla_settings(images: int) -> dict[str, Any]:
@@ -219,8 +212,8 @@ def _argilla_settings(images: int) -> dict[str, Any]:
     return {"guidelines": _HELP, "fields": fields, "questions": questions, "metadata": [], "vectors": [], "allow_extra_metadata": True}
 
 
-def _argilla_record(task: ReviewTask, images: int) -> dict[str, Any]:
-    pictures = {f"image_{number}": url for number, url in enumerate(task.images[:images], start=1)}
+def _argilla_record(task: ReviewTask) -> dict[str, Any]:
+    pictures = {f"image_{number}": url for number, url in enumerate(task.images, start=1)}
     name = f"{hash_path(task.case_id)[:16]}-{task.path_sha256[:16]}-{task.part}"
     return {"id": name, "fields": {**pictures, **task.fields}, "metadata": task.key, "suggestions": {}, "responses": {}, "vectors": {}}
 
@@ -250,10 +243,6 @@ def _label_config(*, images: bool) -> str:
         '  <Header value="The new text of an edit"/>\n  <TextArea name="edited" toName="text" maxSubmissions="1" rows="3"/>\n'
         '  <Header value="Comment"/>\n  <TextArea name="note" toName="text" maxSubmissions="1"/>\n</View>\n'
     )
-
-
-def _label_task(task: ReviewTask) -> dict[str, Any]:
-    return {"data": {**task.fields, "images": list(task.images), "chiron": task.key}}
 
 
 def _from_label_studio(data: Any) -> Iterator[tuple[Any, str, _Answers]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chiron.mmrp.reviewed import Decisions
+from chiron.mmrp.path_sources import Decisions
 from chiron.mmrp.signals.rewards import chosen_units, human_labels
 from chiron.mmrp.signals.source import SearchedRun, score_of
 from chiron.reviews.agreement import Agreement, agreement_of_reviews, auc

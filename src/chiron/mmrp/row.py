@@ -28,8 +28,6 @@ ROW_FORMAT: Final = 1
 
 
 class MessageRecord(TypedDict):
-    """A turn of a row."""
-
     role: RoleName
     content: str
 
@@ -81,17 +79,6 @@ class RowRecord(TypedDict):
     signal: NotRequired[dict[str, Any]]
 
 
-class DroppedRecord(TypedDict):
-    """A line of ``dropped.jsonl``; fields as in :class:`Dropped`."""
-
-    part: PartName
-    case_id: str | None
-    line: int
-    reason: str
-    detail: str
-    text: str
-
-
 @dataclass(frozen=True)
 class Provenance:
     """Provenance of a row: enough to find every call that contributed to it."""
@@ -108,7 +95,6 @@ class Provenance:
     """The reviewers' decision about the path; ``None`` if it was not reviewed."""
 
     def to_record(self) -> ProvenanceRecord:
-        """Convert to a JSON object."""
         record: ProvenanceRecord = {
             "run": self.run,
             "calls": list(self.calls),
@@ -184,46 +170,31 @@ class Named(Protocol):
     """A unit of work of a part."""
 
     @property
-    def id(self) -> str | None:
-        """Id of the case."""
-        ...
+    def id(self) -> str | None: ...
 
     @property
-    def line(self) -> int:
-        """Line of the case in its file, from 1."""
-        ...
+    def line(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """An item that did not become a row, and why."""
+    """An item that did not become a row, and why: a line of ``dropped.jsonl``."""
 
     part: PartName
     case_id: str | None
+    line: int
+    """Line of the case in its file, from 1; 0 if unknown."""
     reason: str
     """Short reason, identical for the same cause so that it can be counted: ``answered without the case``."""
     detail: str = ""
     """Details, in one line."""
     text: str = ""
     """The dropped text, if any."""
-    line: int = 0
-    """Line of the case in its file, from 1; 0 if unknown."""
 
     @classmethod
     def of(cls, part: PartName, unit: Named, reason: str, detail: str = "", text: str = "") -> Self:
         """Create the record of a unit, or of a part of it."""
-        return cls(part, unit.id, reason, detail, text, unit.line)
-
-    def to_record(self) -> DroppedRecord:
-        """Convert to a line of ``dropped.jsonl``."""
-        return {
-            "part": self.part,
-            "case_id": self.case_id,
-            "line": self.line,
-            "reason": self.reason,
-            "detail": self.detail,
-            "text": self.text,
-        }
+        return cls(part, unit.id, unit.line, reason, detail, text)
 
 
 def read_rows(path: Path) -> Iterator[MmrpRow]:

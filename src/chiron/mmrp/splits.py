@@ -33,8 +33,6 @@ RATIOS: Final = (0.9, 0.05, 0.05)
 
 @dataclass(frozen=True)
 class Split:
-    """Assignment of rows to splits."""
-
     split: Mapping[int, SplitName]
     """Split by row position; rows without a split are absent."""
     group: Mapping[int, str]
@@ -80,7 +78,7 @@ def split_rows(
     largest = 0
     for group in _groups(index, positions):
         entries = index.entries.at(group)
-        side = _side(_uniform(seed, min(entry.patient for entry in entries)), ratios)
+        side = _side(seed, min(entry.patient for entry in entries), ratios)
         sides |= dict.fromkeys(group, side)
         names |= dict.fromkeys(group, _hashed(min(entry.case_id for entry in entries)).hex()[:12])
         largest = max(largest, len(group))
@@ -134,16 +132,12 @@ def _families_of_several(index: DatasetIndex, split: Iterable[int], family_of: N
     return dict(zip(positions[several].tolist(), own[several].tolist(), strict=True))
 
 
-def _uniform(seed: int, patient: str) -> float:
-    """Return a number in [0, 1)."""
-    return int.from_bytes(_hashed(f"{seed}\x00{patient}")[:8], "big") / 2**64
-
-
 def _hashed(text: str, size: int = 16) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
-def _side(number: float, ratios: tuple[float, float, float]) -> SplitName:
+def _side(seed: int, patient: str, ratios: tuple[float, float, float]) -> SplitName:
+    number = int.from_bytes(_hashed(f"{seed}\x00{patient}")[:8], "big") / 2**64
     if number < ratios[0]:
         return "train"
     return "validation" if number < ratios[0] + ratios[1] or ratios[2] == 0 else "test"

@@ -69,8 +69,6 @@ class QuizTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Conversation of a row."""
-
     turns: tuple[Turn, ...]
     """Turns; the last one is the training target."""
     suffix: str = ""
@@ -125,7 +123,6 @@ class PaperTemplate:
     """Template of the published models: supplementary information, ``Modality i: <image>`` marks, a request to reason."""
 
     def identity(self) -> dict[str, Any]:
-        """Return the name of the template."""
         return {"form": "published", "version": 1}
 
     def of_quiz(self, case: Case, quiz: QuizTemplate, chance: random.Random) -> Sequence[Dialogue]:
@@ -173,7 +170,6 @@ class InternTemplate:
     """Whether findings end with the case's answer (worked examples)."""
 
     def identity(self) -> dict[str, Any]:
-        """Return the prompts and settings of the template."""
         names = ("intern_system", "intern", "intern_prefix")
         hashes = self.prompts.hashes()
         prompts = {name: hashes[name] for name in names}

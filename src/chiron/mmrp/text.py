@@ -8,14 +8,13 @@ from typing import Final, Unpack
 from chiron.cases.case import Case
 from chiron.client.call import Ask, Call
 from chiron.conversation.short_answers import named_options
-from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.job import run_job, units_in_flight
+from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import names_answer
 from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, read_choices
 from chiron.mmrp.config import BuildFile
-from chiron.mmrp.part import BuildOptions, BuildSummary, Made, PartRun, engine_fields, origin, placed, select_cases
+from chiron.mmrp.part import BuildOptions, BuildSummary, Made, PartRun, placed, select_cases
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
 from chiron.text import normalize_answer
@@ -62,8 +61,7 @@ def prepare_text(
     **options: Unpack[BuildOptions],
 ) -> PartRun[Case]:
     """Prepare :func:`build_text`: validate its inputs without running it."""
-    images, limit, shard = options.get("images"), options.get("limit"), options.get("shard")
-    source = select_cases(cases, limit, shard)
+    source = select_cases(cases, options.get("limit"), options.get("shard"))
     seats = BuildRoles.of(config, cases, need_reader=True, need_keys=options.get("need_keys", True))
     wording = form if form is not None else PaperTemplate()
     build = config.build
@@ -75,18 +73,12 @@ def prepare_text(
         "blind_threshold": build.blind_threshold,
     }
     return PartRun(
-        part="text",
-        directory=WorkDirectory(out),
         kept_file=ROWS,
         source=source,
         make=Examiner(seats, wording, out.resolve().name).examine,
         identity={**seats.identity(), **rules, "rules": RULES, **wording.identity()},
-        about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
-        endpoints=seats.roles.endpoints,
-        budget_usd=build.budget_usd,
-        in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
         most_calls={"author": AUTHOR_DRAWS, "reader": build.questions_per_case * (build.samples + 2 + build.blind_samples)},
-        **engine_fields("text", prepare_text, cases, config, options, form=form),
+        **seats.fields("text", prepare_text, cases, out, options, form=form),
     )
 
 
@@ -118,7 +110,7 @@ class Examiner:
             RunStopped: no more calls are sent.
         """
         if not case.findings and not case.history:
-            return Made(dropped=(Dropped.of("text", case, "no text", "the case has neither history nor findings"),))
+            return Made.drop("text", case, "no text", "the case has neither history nor findings")
         key, written = await self._written(case, ask)
         rows: list[MmrpRow] = []
         dropped: list[Dropped] = []
@@ -148,8 +140,7 @@ class Examiner:
             try:
                 written = read_choices(reply.text, count)
             except BrokenReply as problem:
-                detail = f"{problem}; the token limit ended it" if reply.cut_off else str(problem)
-                written = [Refused("broken reply", detail)]
+                written = [problem.refused(reply)]
             if not best[1] or _good(written) > _good(best[1]):
                 best = (call.key, written)
             if all(isinstance(choice, MultipleChoice) for choice in written):
@@ -223,7 +214,10 @@ class Examiner:
         return Refused("two right options", "also right: " + "; ".join(others))
 
     def _order(self, question: _Question, what: str) -> list[int]:
-        return _shuffled(len(question.choice.options), f"{self.seats.config.build.seed}:{question.case.id}:{question.number}:{what}")
+        order = list(range(len(question.choice.options)))
+        seed = f"{self.seats.config.build.seed}:{question.case.id}:{question.number}:{what}"
+        random.Random(seed).shuffle(order)  # noqa: S311 - reproducible, not secret
+        return order
 
     def _rows(self, question: _Question) -> list[MmrpRow]:
         case, choice, seats = question.case, question.choice, self.seats
@@ -262,9 +256,3 @@ def _chosen(reply: str, order: list[int], choice: MultipleChoice) -> set[int] | 
     """Return the indexes of the author's options that a reply names, given the shuffled order."""
     named = named_options(reply, [choice.options[i] for i in order])
     return None if named is None else {order[i] for i in named}
-
-
-def _shuffled(count: int, seed: str) -> list[int]:
-    order = list(range(count))
-    random.Random(seed).shuffle(order)  # noqa: S311 - reproducible, not secret
-    return order

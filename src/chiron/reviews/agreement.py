@@ -13,8 +13,6 @@ Ratings = Mapping[str, str]
 
 @dataclass(frozen=True)
 class PairAgreement:
-    """Agreement of two reviewers."""
-
     reviewers: tuple[str, str]
     units: int
     """Number of units that both rated."""
@@ -26,8 +24,6 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of all reviewers."""
-
     units: int
     """Number of units with at least two ratings."""
     alpha: float | None
@@ -58,7 +54,6 @@ def krippendorffs_alpha(units: Sequence[Sequence[str]]) -> float | None:
 
 
 def agreement(units: Sequence[Ratings]) -> Agreement:
-    """Return the agreement of reviewers who rated some of the units."""
     names = sorted({name for unit in units for name in unit})
     pairs = []
     for a, b in combinations(names, 2):

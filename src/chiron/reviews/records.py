@@ -78,8 +78,6 @@ class Decision:
     """The verdict on each step; ``None`` where reviews disagree and there is no adjudication."""
     reviewers: int
     adjudicated: bool
-    events: tuple[int, ...]
-    """Numbers of the events that it follows from."""
 
     @property
     def faults(self) -> str:
@@ -200,10 +198,9 @@ def decide(events: Sequence[ReviewRecord]) -> Decision | None:
     status = status_of(first)
     if adjudication is None and disagree(reviews) and {status_of(review) for review in reviews} != {"rejected"}:
         status = "disputed"
-    ids = tuple(sorted(event["id"] for event in (*reviews, *([adjudication] if adjudication else []))))
     columns = zip(*(review["steps"] for review in ([adjudication] if adjudication else reviews)), strict=True)
     labels = tuple(column[0]["verdict"] if len({step["verdict"] for step in column}) == 1 else None for column in columns)
-    return Decision(status, tuple(first["steps"]), first["final"], labels, len(reviews), adjudication is not None, ids)
+    return Decision(status, tuple(first["steps"]), first["final"], labels, len(reviews), adjudication is not None)
 
 
 def disagree(reviews: Sequence[ReviewBody]) -> bool:

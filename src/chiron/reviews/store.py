@@ -5,10 +5,10 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from chiron.client.ledger_store import explained
 from chiron.errors import InputError
@@ -72,10 +72,9 @@ class ReviewStore:
                 "INSERT INTO events (at, kind, reviewer, case_id, path_sha256, body) VALUES (?,?,?,?,?,?)",
                 (at, kind, reviewer, case_id, path_sha256, json.dumps(body)),
             )
-            of_kind = ("review", "skip") if kind != "adjudication" else ("adjudication", "adjudication")
             db.execute(
-                "DELETE FROM drafts WHERE reviewer = ? AND case_id = ? AND path_sha256 = ? AND kind IN (?, ?)",
-                (reviewer, case_id, path_sha256, *of_kind),
+                "DELETE FROM drafts WHERE reviewer = ? AND case_id = ? AND path_sha256 = ? AND (kind = 'adjudication') = ?",
+                (reviewer, case_id, path_sha256, kind == "adjudication"),
             )
             return int(cursor.lastrowid or 0)
 
@@ -88,7 +87,6 @@ class ReviewStore:
             )
 
     def draft(self, kind: Kind, reviewer: str, case_id: str, path_sha256: str) -> Any:
-        """Return an unfinished review, or ``None``."""
         sql = "SELECT body FROM drafts WHERE reviewer = ? AND case_id = ? AND path_sha256 = ? AND kind = ?"
         row = next(self._read(sql, (reviewer, case_id, path_sha256, kind)), None)
         return None if row is None else self._parsed(row[0])
@@ -105,20 +103,7 @@ class ReviewStore:
         """
         where, values = ("", ()) if case_id is None else ("AND case_id = ?", (case_id,))
         rows = self._read(f"SELECT {_COLUMNS}, body FROM events WHERE id > ? {where} ORDER BY id", (after, *values))  # noqa: S608 - constants
-        return [self._record(*row) for row in rows]
-
-    def _record(self, number: int, at: str, kind: Kind, reviewer: str, case_id: str, path_sha256: str, body: str) -> ReviewRecord:
-        content: ReviewBody = self._parsed(body)
-        return {
-            "version": FORMAT,
-            "id": number,
-            "at": at,
-            "kind": kind,
-            "reviewer": reviewer,
-            "case_id": case_id,
-            "path_sha256": path_sha256,
-            **content,
-        }
+        return [cast("ReviewRecord", {"version": FORMAT, **asdict(EventHead(*head)), **self._parsed(body)}) for *head, body in rows]
 
     def _parsed(self, text: str) -> Any:
         try:
@@ -172,7 +157,8 @@ class ReviewStore:
         lock = self.path.with_name(f".{REVIEWS}.lock")
         with alone(lock, place=f"folder {self.directory}", busy=f"{self.path} is locked by another process: try again", wait=30.0):
             if not _version(db):
-                _refuse_foreign(db, self.path)
+                if db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise InputError(f"{self.path} is an SQLite database of something else: move it away")
                 db.execute("PRAGMA journal_mode=WAL")
                 db.executescript(_SCHEMA)
 
@@ -204,11 +190,6 @@ def read_reviews(run: Path | str) -> list[ReviewRecord]:
 
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
-    if db.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise InputError(f"{path} is an SQLite database of something else: move it away")
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Final, Literal
 
 from chiron.plugins import submodules, with_plugins
 
@@ -24,18 +24,9 @@ Severity = Literal["error", "warning"]
 """A release leaves out rows with an error. Warnings need a human decision. Both count toward the check's limit."""
 
 
-class FindingRecord(TypedDict):
-    """A line of ``findings.jsonl``."""
-
-    check: str
-    row: str
-    detail: str
-    severity: Severity
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem in a row."""
+    """A problem in a row: a line of ``findings.jsonl``."""
 
     check: str
     """Name of the check."""
@@ -44,10 +35,6 @@ class Finding:
     detail: str
     """Details, in one line."""
     severity: Severity = "error"
-
-    def to_record(self) -> FindingRecord:
-        """Convert to a JSON object."""
-        return {"check": self.check, "row": self.row, "detail": self.detail, "severity": self.severity}
 
 
 @dataclass(frozen=True, slots=True)

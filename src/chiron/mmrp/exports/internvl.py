@@ -69,7 +69,6 @@ def _index(rows: Mapping[str, int]) -> dict[str, Any]:
 
 
 def internvl_faults(row: Any) -> Iterator[str]:
-    """Yield what InternVL's trainer would reject in a row."""
     images = row.get("image", [])
     several = isinstance(images, list)
     images = images if several else [images]

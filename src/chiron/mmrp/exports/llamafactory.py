@@ -10,7 +10,6 @@ _IMAGE_ROOT: Final = f"../../{IMAGES}"
 
 
 def llamafactory_row(row: ReleasedRow) -> dict[str, Any]:
-    """Convert to ``{"messages", "images"}``."""
     return {"messages": messages(row.turns), "images": [f"{_IMAGE_ROOT}/{image.name}" for image in row.images]}
 
 
@@ -21,7 +20,6 @@ def pair_row(row: ReleasedRow, images: list[str]) -> dict[str, Any]:
 
 
 def pair_faults(row: Any) -> Iterator[str]:
-    """Yield what LLaMA-Factory would reject in a pair."""
     spoken = [turn["role"] for turn in row["messages"] if turn["role"] != "system"]
     if len(spoken) % 2 == 0 or spoken[-1] != "user":
         yield f"turns of {spoken}: the user must be the last"
@@ -35,7 +33,6 @@ def _index(rows: Mapping[str, int]) -> dict[str, Any]:
 
 
 def llamafactory_entry(file_name: str) -> dict[str, Any]:
-    """Return a file's entry in ``dataset_info.json``."""
     roles = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
     entry = {
         "file_name": file_name,

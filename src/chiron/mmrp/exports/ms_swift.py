@@ -28,7 +28,6 @@ def pair_row(row: ReleasedRow, images: list[str]) -> dict[str, Any]:
 
 
 def pair_faults(row: Any) -> Iterator[str]:
-    """Yield what ms-swift would reject in a pair."""
     if row["messages"][-1]["role"] != "assistant" or row["messages"][-1]["content"] == row["rejected_response"]:
         yield "the last turn is not another completion of the assistant"
     yield from mark_faults(row["messages"], len(row["images"]))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 from typing import Final, Literal, TypedDict, Unpack
 
@@ -21,14 +21,11 @@ from chiron.mmrp.signals.source import (
     SearchedRun,
     SignalRun,
     SourceOptions,
-    drop,
     form_of,
     gives_answer,
     keys_of,
-    levels_of,
     open_runs,
     prefix_keys,
-    prompt_of,
     score_of,
     scored,
     short_name,
@@ -148,8 +145,6 @@ def need_siblings(runs: Sequence[SearchedRun]) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two candidates of one level."""
-
     run: SearchedRun
     attempt: int
     level: TreeLevel
@@ -162,7 +157,6 @@ class Pair:
 
     @property
     def gap(self) -> float:
-        """Difference of their scores."""
         return score_of(self.chosen) - score_of(self.rejected)
 
     def refuted(self) -> bool:
@@ -176,14 +170,13 @@ class Pair:
 
 
 def whole_path(level: TreeLevel, candidate: TreeCandidate) -> tuple[str, ...]:
-    """Return all steps of a candidate's path."""
     return (*level["prefix"], *candidate["steps"], *(candidate["rest"] or ()))
 
 
 def whole_scores(tree: TreeRecord) -> dict[tuple[str, ...], float]:
     """Return the MICS-Scores of the whole paths that were evaluated at quorum, by their steps."""
     found: dict[tuple[str, ...], float] = {}
-    for _, level in levels_of(tree):
+    for level in chain.from_iterable(tree["attempts"]):
         score = level["whole_path"]
         if score is not None and score["quorum"]:
             found |= {whole_path(level, candidate): score_of(score) for candidate in level["candidates"] if candidate["chosen"]}
@@ -215,20 +208,20 @@ class PairRules:
         found: dict[tuple[str, str], Pair] = {}
         for run, tree in unit.trees:
             wholes = whole_scores(tree)
-            for attempt, level in levels_of(tree):
-                before = tuple(prefix_keys(tree["attempts"][attempt], level))
-                pairs = [
-                    Pair(run, attempt, level, chosen, rejected, wholes.get(whole_path(level, chosen)), before)
-                    for chosen, rejected in permutations(self._candidates(level), 2)
-                ]
-                if (pair := self._best(unit, tree, level, pairs, reasons)) is not None:
-                    # Two runs may contain the same replies.
-                    found.setdefault((self.text(level, pair.chosen), self.text(level, pair.rejected)), pair)
+            for attempt, levels in enumerate(tree["attempts"]):
+                for level in levels:
+                    before = tuple(prefix_keys(levels, level))
+                    pairs = [
+                        Pair(run, attempt, level, chosen, rejected, wholes.get(whole_path(level, chosen)), before)
+                        for chosen, rejected in permutations(self._candidates(level), 2)
+                    ]
+                    if (pair := self._best(unit, tree, level, pairs, reasons)) is not None:
+                        # Two runs may contain the same replies.
+                        found.setdefault((self.text(level, pair.chosen), self.text(level, pair.rejected)), pair)
         ordered = sorted(found.items(), key=lambda each: (-each[1].gap, each[0]))
         return [pair for _, pair in ordered[: self.options.per_case]], reasons
 
     def text(self, level: TreeLevel, candidate: TreeCandidate) -> str:
-        """Return a completion."""
         steps = (*level["prefix"], *self._steps(candidate))
         if self.options.completion == "step":
             return unit_text(steps, first=1)
@@ -266,7 +259,6 @@ class PairRules:
         return [*pair.level["prefix"], *rejected, *self._steps(pair.chosen)]
 
     def _steps(self, candidate: TreeCandidate) -> list[str]:
-        """Return the steps after the prefix."""
         return [*candidate["steps"], *(candidate["rest"] or () if self.options.completion == "path" else ())]
 
     def _repeats(self, pair: Pair) -> bool:
@@ -281,13 +273,11 @@ class PairRules:
 def drop_without_pair(part: Part, unit: CaseTrees, reasons: Counter[str]) -> Made:
     """Drop a case without a pair, with the most specific reason."""
     reason = min(reasons, key=_REASONS.index) if reasons else _REASONS[-1]
-    return drop(part, unit, reason, ", ".join(f"{count} x {why}" for why, count in reasons.most_common()))
+    return Made.drop(part, unit.case, reason, ", ".join(f"{count} x {why}" for why, count in reasons.most_common()))
 
 
 @dataclass(frozen=True)
 class _Preferences:
-    """Convert the trees of a case to rows."""
-
     form: ConversationTemplate
     rules: PairRules
 
@@ -316,7 +306,7 @@ class _Preferences:
             "preferences",
             short_name(completion, chosen, signal["rejected"]),
             unit.case,
-            prompt_of(self.form, unit.case),
+            self.form,
             chosen,
             signal=signal,
             provenance=pair.run.provenance(pair.calls()),

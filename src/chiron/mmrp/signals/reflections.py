@@ -29,10 +29,8 @@ from chiron.mmrp.signals.source import (
     CaseTrees,
     SignalRun,
     SourceOptions,
-    drop,
     form_of,
     open_runs,
-    prompt_of,
     score_of,
     short_name,
     signal_row,
@@ -168,14 +166,6 @@ def prepare_reflections(
 
 
 @dataclass(frozen=True)
-class _Reason:
-    """Why a step does not fit."""
-
-    text: str
-    call: Call
-
-
-@dataclass(frozen=True)
 class _Reflections:
     """Convert the trees of a case to rows, with the help of mentors."""
 
@@ -197,7 +187,7 @@ class _Reflections:
         try:
             pictures = await asyncio.to_thread(self.setup.load_images, unit.case)
         except (ImageProblem, CallerFault) as problem:
-            return drop("reflections", unit, "bad image", str(problem))
+            return Made.drop("reflections", unit.case, "bad image", str(problem))
         try:
             made = [await self._one(unit, pair, pictures, ask) for pair in pairs]
         finally:
@@ -215,8 +205,8 @@ class _Reflections:
             text = reason_of(reply)
             problem = why_unusable(text, reply, unit.case)
             if not problem:
-                return self._row(unit, pair, _Reason(text, call))
-        return Dropped.of("reflections", unit, problem, f"of {mentor.name}", text[:LONGEST])
+                return self._row(unit, pair, text, call)
+        return Dropped.of("reflections", unit.case, problem, f"of {mentor.name}", text[:LONGEST])
 
     def _mentor(self, pair: Pair) -> RoleModel:
         """Return the mentor of the right step, or the first one if the configuration has no such mentor."""
@@ -238,30 +228,30 @@ class _Reflections:
         )
         return self.prompts.with_system("reflection_system", user_message(body, pictures))
 
-    def _row(self, unit: CaseTrees, pair: Pair, reason: _Reason) -> MmrpRow:
+    def _row(self, unit: CaseTrees, pair: Pair, reason: str, call: Call) -> MmrpRow:
         level, chosen, rejected = pair.level, pair.chosen, pair.rejected
-        steps = (*level["prefix"], *rejected["steps"], reason.text, *chosen["steps"], *(chosen["rest"] or ()))
+        steps = (*level["prefix"], *rejected["steps"], reason, *chosen["steps"], *(chosen["rest"] or ()))
         target = plain(render_reasoning(steps, chosen["final_answer"] or ""))
         signal: ReflectionSignal = {
             "wrong": unit_text(rejected["steps"], len(level["prefix"]) + 1),
-            "reason": reason.text,
+            "reason": reason,
             "wrong_score": score_of(rejected),
             "right_score": score_of(chosen),
             "wrong_mentor": rejected["mentor"],
             "right_mentor": chosen["mentor"],
-            "asked": reason.call.model,
+            "asked": call.model,
             "depth": level["depth"],
             "attempt": pair.attempt,
             "prefix_steps": len(level["prefix"]),
         }
-        of_run = pair.run.provenance([*pair.calls(), reason.call.key])
+        of_run = pair.run.provenance([*pair.calls(), call.key])
         prompts = {**of_run.prompts, **self.prompts.hashes()}
-        models = {**of_run.models, f"reflection {reason.call.model}": reason.call.identity}
+        models = {**of_run.models, f"reflection {call.model}": call.identity}
         return signal_row(
             "reflections",
             short_name(target),
             unit.case,
-            prompt_of(self.form, unit.case),
+            self.form,
             target,
             signal=signal,
             provenance=Provenance(of_run.run, of_run.calls, prompts, models),

@@ -11,17 +11,15 @@ from chiron.errors import InputError
 from chiron.jobs.job import run_job
 from chiron.mics.tree import TreeCandidate, TreeEvaluation, TreeLevel, TreeScore
 from chiron.mmrp.part import BuildSummary, Made
-from chiron.mmrp.reviewed import Decisions, ReviewMode
+from chiron.mmrp.path_sources import Decisions, ReviewMode
 from chiron.mmrp.row import MmrpRow
 from chiron.mmrp.signals.source import (
     CaseTrees,
     SearchedRun,
     SignalRun,
     SourceOptions,
-    drop,
     form_of,
     open_runs,
-    prompt_of,
     scored,
     short_name,
     signal_row,
@@ -108,8 +106,6 @@ def prepare_rewards(
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit of steps and its score."""
-
     text: str
     steps: tuple[str, ...]
     score: TreeScore
@@ -138,8 +134,6 @@ class _Drafted:
 
 @dataclass(frozen=True)
 class _Rewards:
-    """Convert the trees of a case to rows."""
-
     form: ConversationTemplate
     options: RewardOptions
     decisions: Decisions
@@ -167,7 +161,7 @@ class _Rewards:
                     rows.setdefault(row.id, row)
         if not rows:
             unreviewed = self.decisions.mode == "require"
-            return drop("rewards", unit, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
+            return Made.drop("rewards", unit.case, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
         return Made(tuple(rows.values()))
 
     def _row(
@@ -192,7 +186,7 @@ class _Rewards:
             "attempt": first.attempt,
             "whole_path": first.whole,
         }
-        if (labels := human_labels([each.steps for each in first.units], run, unit.id, self.decisions)) is not None:
+        if (labels := human_labels([each.steps for each in first.units], run, unit.case.id, self.decisions)) is not None:
             signal["human_labels"] = labels
         said = "\n".join(signal["units"])
         keys = [key for of_unit in pooled for each in of_unit for key in (each["key"], each["judge_key"])]
@@ -200,7 +194,7 @@ class _Rewards:
             "rewards",
             short_name(said, *shares),
             unit.case,
-            prompt_of(self.form, unit.case),
+            self.form,
             said,
             signal=signal,
             provenance=run.provenance([*(call for draft in same for call in draft.calls), *keys]),

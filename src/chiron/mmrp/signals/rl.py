@@ -15,12 +15,10 @@ from chiron.mmrp.signals.source import (
     SearchedRun,
     SignalRun,
     SourceOptions,
-    drop,
     form_of,
     gives_answer,
     keys_of,
     open_runs,
-    prompt_of,
     score_of,
     short_name,
     signal_row,
@@ -108,24 +106,28 @@ class _Prompts:
         del ask
         target = f"### The final answer is: {unit.case.answer}"
         if not gives_answer(target, unit.case):
-            return drop("rl", unit, "answer cannot be verified", f"the reward does not count '{unit.case.answer[:80]}' as right")
+            return Made.drop("rl", unit.case, "answer cannot be verified", f"the reward does not count '{unit.case.answer[:80]}' as right")
         measured: list[tuple[SearchedRun, TreeScore]] = [
             (run, tree["baseline"]) for run, tree in unit.trees if tree["baseline"] is not None and tree["baseline"]["answered"]
         ]
         if not measured:
-            return drop("rl", unit, "no baseline", "its search has not reached the baseline yet, or it failed: run the search again")
+            return Made.drop(
+                "rl", unit.case, "no baseline", "its search has not reached the baseline yet, or it failed: run the search again"
+            )
         run, baseline = max(measured, key=lambda each: each[1]["answered"])
         if not baseline["quorum"]:
-            return drop("rl", unit, "scores below the quorum", f"{baseline['answered']} of {baseline['planned']} answers")
+            return Made.drop("rl", unit.case, "scores below the quorum", f"{baseline['answered']} of {baseline['planned']} answers")
         rate = score_of(baseline)
         if not self.options.min_pass_rate <= rate <= self.options.max_pass_rate:
-            return drop("rl", unit, "pass rate too low" if rate < self.options.min_pass_rate else "pass rate too high", f"{rate:.2f}")
+            return Made.drop(
+                "rl", unit.case, "pass rate too low" if rate < self.options.min_pass_rate else "pass rate too high", f"{rate:.2f}"
+            )
         signal: RlSignal = {"pass_rate": rate, "answered": baseline["answered"]}
         row = signal_row(
             "rl",
             short_name(unit.case.fingerprint),
             unit.case,
-            prompt_of(self.form, unit.case),
+            self.form,
             target,
             signal=signal,
             provenance=run.provenance(keys_of(baseline)),

@@ -17,10 +17,10 @@ from chiron.evaluation.reward import is_right
 from chiron.jobs.directory import WorkDirectory
 from chiron.mics.result import Outcome
 from chiron.mics.tree import TreeCandidate, TreeLevel, TreeReader, TreeRecord, TreeScore
-from chiron.mmrp.exports.writer import export_signal
+from chiron.mmrp.exports.export import export_signal
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
 from chiron.mmrp.path_sources import SearchRun, about_sources, open_sources
-from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Part, Provenance
+from chiron.mmrp.row import ROWS, MmrpRow, Part, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
 from chiron.providers.local.dialogue import Turn
 
@@ -51,7 +51,6 @@ class SearchedRun(SearchRun):
             return cls(path, Path(str(reader.about.get("cases"))), dict(reader.about))
 
     def mentors(self) -> list[str]:
-        """Return the names of the mentors."""
         return [str(mentor[0]) for mentor in self.identity["mentors"]]
 
     @cached_property
@@ -64,7 +63,6 @@ class SearchedRun(SearchRun):
             reader.close()
 
     def tree(self, case_id: str) -> TreeRecord:
-        """Read the tree of a searched case."""
         result = self.reader.ledger.result(case_id)
         if result is None:
             raise InputError(f"the result of case '{case_id}' is missing ({self.path}): wait until its search has ended, then build again")
@@ -94,7 +92,6 @@ class SourceOptions(TypedDict, total=False):
 
 
 def form_of(source: SourceOptions) -> ConversationTemplate:
-    """Return the chosen template."""
     return source.get("form") or PaperTemplate()
 
 
@@ -130,23 +127,9 @@ class SearchedCase:
 
 @dataclass(frozen=True)
 class CaseTrees:
-    """A case with its trees."""
-
     case: Case
     trees: tuple[tuple[SearchedRun, TreeRecord], ...]
     """One per run that searched the case."""
-
-    @property
-    def id(self) -> str:
-        return self.case.id
-
-    @property
-    def line(self) -> int:
-        return self.case.line
-
-
-Make = Callable[[CaseTrees, Ask], Awaitable[Made]]
-"""Converts a case to its rows."""
 
 
 def searched_cases(runs: Sequence[SearchedRun], limit: int | None) -> Iterator[SearchedCase | BadCase]:
@@ -198,9 +181,9 @@ class NoRows(InputError):
 class SignalRun(PartRun[SearchedCase]):
     """Build of one signal. It also writes the rows in the forms of the trainers."""
 
-    nothing: str = "row"
+    nothing: str
     """What is missing if there are no rows, for the error message."""
-    sources: Sequence[SearchedRun] = ()
+    sources: Sequence[SearchedRun]
 
     async def execute(self) -> BuildSummary:
         """Build all rows, then write ``exports/``.
@@ -226,22 +209,34 @@ def signal_run(
     part: Part,
     runs: Sequence[SearchedRun],
     out: Path,
-    make: Make,
+    make: Callable[[CaseTrees, Ask], Awaitable[Made]],
     identity: dict[str, Any],
     source: SourceOptions,
     *,
     nothing: str,
     **more: Any,
 ) -> SignalRun:
-    """Prepare the build of a signal. ``make`` converts one searched case to rows."""
+    """Prepare the build of a signal. ``make`` converts one searched case to rows; cases that no signal can use are dropped before."""
+
+    async def rows(unit: SearchedCase, ask: Ask) -> Made:
+        if unit.case is None:
+            return Made.drop(part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
+        try:
+            options_of(unit.case)
+        except ValueError as problem:
+            return Made.drop(part, unit, "options cannot be read", str(problem))
+        trees = tuple((run, run.tree(unit.id)) for run in unit.runs)
+        if any(tree["case"] != unit.case.fingerprint for _, tree in trees):
+            return Made.drop(part, unit, "case has changed", "it was edited after its search: search it again")
+        return await make(CaseTrees(unit.case, trees), ask)
+
     limit = source.get("limit")
-    guarded = _Guarded(part, make)
     return SignalRun(
         part=part,
         directory=WorkDirectory(out),
         kept_file=ROWS,
         source=lambda: searched_cases(runs, limit),
-        make=guarded.rows,
+        make=rows,
         identity=identity,
         about=about_sources(runs, limit),
         nothing=nothing,
@@ -250,36 +245,11 @@ def signal_run(
     )
 
 
-@dataclass(frozen=True)
-class _Guarded:
-    """Drop the cases that are unusable for every signal."""
-
-    part: Part
-    make: Make
-
-    async def rows(self, unit: SearchedCase, ask: Ask) -> Made:
-        if unit.case is None:
-            return drop(self.part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
-        try:
-            options_of(unit.case)
-        except ValueError as problem:
-            return drop(self.part, unit, "options cannot be read", str(problem))
-        trees = tuple((run, run.tree(unit.id)) for run in unit.runs)
-        if any(tree["case"] != unit.case.fingerprint for _, tree in trees):
-            return drop(self.part, unit, "case has changed", "it was edited after its search: search it again")
-        return await self.make(CaseTrees(unit.case, trees), ask)
-
-
-def drop(part: Part, unit: SearchedCase | CaseTrees, reason: str, detail: str = "") -> Made:
-    """Drop a case."""
-    return Made(dropped=(Dropped.of(part, unit, reason, detail),))
-
-
 def signal_row(
     part: Part,
     name: str,
     case: Case,
-    prompt: Sequence[Turn],
+    form: ConversationTemplate,
     target: str,
     *,
     signal: Any,
@@ -288,7 +258,8 @@ def signal_row(
     depth: int | None = None,
     difficulty: float | None = None,
 ) -> MmrpRow:
-    """Build a row: the prompt, the training target, and its signal."""
+    """Build a row: the case's question, worded as in part 3 (chains of thought), the training target, and its signal."""
+    prompt = form.of_path(case, "")[0].turns[:-1]
     return MmrpRow(
         id=f"{part}:{case.id}:{name}",
         part=part,
@@ -306,11 +277,6 @@ def signal_row(
     )
 
 
-def prompt_of(form: ConversationTemplate, case: Case) -> tuple[Turn, ...]:
-    """Return the turns that ask a case's question, worded as in part 3 (chains of thought)."""
-    return form.of_path(case, "")[0].turns[:-1]
-
-
 def options_of(case: Case) -> tuple[str, ...]:
     """Return the options of a multiple-choice case, or ``()``.
 
@@ -326,13 +292,6 @@ def gives_answer(reply: str, case: Case) -> bool:
         return is_right(reply, case.answer, options_of(case), case.question)
     except InputError:
         return False
-
-
-def levels_of(tree: TreeRecord) -> Iterator[tuple[int, TreeLevel]]:
-    """Yield every level with the number of its attempt, from 0."""
-    for attempt, levels in enumerate(tree["attempts"]):
-        for level in levels:
-            yield attempt, level
 
 
 def scored(candidates: Sequence[TreeCandidate]) -> list[TreeCandidate]:
