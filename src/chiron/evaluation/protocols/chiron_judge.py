@@ -16,7 +16,7 @@ from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.open_answers import final_text
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import BadItem, Item, as_modalities, user_message, with_options
-from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, is_closed
+from chiron.evaluation.protocols.protocol import UNPARSED, ParsedReply, Protocol, is_closed
 
 
 class ChironJudge(Protocol):
@@ -51,7 +51,7 @@ class ChironJudge(Protocol):
         """Take the last final answer from the reply; the judge decides whether it is right."""
         del item  # the judge reads it
         given = final_text(reply, family or ReplyFormat.CHIRON)
-        return ParsedReply(given, str(Rule.UNPARSED if given is None else Rule.FINAL_MARK), None if given is not None else False)
+        return UNPARSED if given is None else ParsedReply(given, str(Rule.FINAL_MARK), None)
 
 
 PROTOCOLS = (ChironJudge(),)

@@ -3,12 +3,12 @@
 from typing import ClassVar
 
 from chiron.client.call import ImagePart, Message
-from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
+from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import final_text
 from chiron.evaluation.answers.yes_no import yes_no
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import Item, user_message
-from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, chosen_option
+from chiron.evaluation.protocols.protocol import UNPARSED, ParsedReply, Protocol, chosen_option
 
 
 class MedEvalKitFull(Protocol):
@@ -30,10 +30,10 @@ class MedEvalKitFull(Protocol):
             return chosen_option(item, reply, family)
         if item.kind == "yes_no":
             is_yes = yes_no(reply, item.question, family=family)
-            given = None if is_yes is None else "yes" if is_yes else "no"
-            return ParsedReply(given, str(Rule.UNPARSED) if given is None else "yes or no", given == item.answer)
+            word = "yes" if is_yes else "no"
+            return UNPARSED if is_yes is None else ParsedReply(word, "yes or no", word == item.answer)
         given = final_text(reply, family)
-        return ParsedReply(given, str(Rule.UNPARSED) if given is None else "judge", None if given is not None else False)
+        return UNPARSED if given is None else ParsedReply(given, "judge", None)
 
 
 PROTOCOLS = (MedEvalKitFull(),)

@@ -1,6 +1,5 @@
 """Protocol ``report``: write a radiology report. A report is not right or wrong; it is measured by scores only."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from chiron.client.call import ImagePart, Message
@@ -21,9 +20,9 @@ class Report(Protocol):
     scores_only: ClassVar[bool] = True
     notes: ClassVar[tuple[str, ...]] = ("A report is not right or wrong, so there is no accuracy.",)
 
-    def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
-        """Select the open questions."""
-        return tuple(item for item in items if item.kind in {"open", None})
+    def takes(self, item: Item | BadItem) -> bool:
+        """Whether the item is an open question."""
+        return item.kind in {"open", None}
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """Ask for the report."""
