@@ -19,7 +19,6 @@ from chiron.io import alone, unwritten, write_atomically
 RECORD = ".chiron/fetched.json"
 """In a downloaded folder: where its files are from, and which of them are verified."""
 VERSION = 1
-_BLOCK = 2**20
 
 
 class FetchInterrupted(ChironError):
@@ -302,9 +301,7 @@ def _wrong(path: Path, file: RemoteFile) -> str:
 def _hash(path: Path, kind: str, size: int) -> str:
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 def _record(folder: Path) -> dict[str, Any]:
