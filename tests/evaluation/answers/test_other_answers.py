@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from chiron.errors import InputError
 from chiron.evaluation.answers.answer_tags import ReplyFormat
-from chiron.evaluation.answers.open_answers import exact_match, final_text, token_recall
+from chiron.evaluation.answers.open_answers import final_text, token_recall
 from chiron.evaluation.answers.yes_no import yes_no
 
 
@@ -58,12 +58,6 @@ def test_recall_counts_the_known_words() -> None:
     assert token_recall(None, "infarct") == 0.0
     with pytest.raises(InputError, match="empty"):
         token_recall("infarct", " ")
-
-
-def test_exact_match_is_after_normalisation() -> None:
-    assert exact_match("The Liver.", "liver")
-    assert not exact_match(None, "liver")
-    assert not exact_match("left liver", "liver")
 
 
 @given(st.text(), st.sampled_from([None, *ReplyFormat]))
