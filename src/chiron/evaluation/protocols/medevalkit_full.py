@@ -1,7 +1,5 @@
 """Protocol ``medevalkit_full``: all questions; closed ones are read by rule, open ones are compared by a judge."""
 
-from typing import ClassVar
-
 from chiron.client.call import ImagePart, Message
 from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import final_text
@@ -14,18 +12,16 @@ from chiron.evaluation.protocols.protocol import UNPARSED, ParsedReply, Protocol
 class MedEvalKitFull(Protocol):
     """Asks all questions of a benchmark."""
 
-    name: ClassVar[str] = "medevalkit_full"
-    description: ClassVar[str] = "open and closed questions; closed ones read by rule, open ones judged"
-    prompts: ClassVar[tuple[str, ...]] = ("choice", "yes_no", "short", "judge_system", "judge")
-    judged: ClassVar[bool] = True
+    name = "medevalkit_full"
+    description = "open and closed questions; closed ones read by rule, open ones judged"
+    prompts = ("choice", "yes_no", "short", "judge_system", "judge")
+    judged = True
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Ask for a letter, a yes or no, or a phrase."""
         name = "choice" if item.options else "yes_no" if item.kind == "yes_no" else "short"
         return (user_message(prompts.own[name], item, pictures),)
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
-        """Read closed questions by rule; leave open ones to the judge."""
         if item.options:
             return chosen_option(item, reply, family)
         if item.kind == "yes_no":
