@@ -264,14 +264,11 @@ def _fetch(wanted: Download, file: RemoteFile) -> None:
 
 def _receive(wanted: Download, file: RemoteFile, part: Path) -> None:
     """Append what is missing of a file to its part, over HTTP."""
-    import huggingface_hub.utils as untyped
     from huggingface_hub.file_download import http_get
-
-    utils: Any = untyped
 
     # The token is for the hub's own addresses only.
     is_hub = f"/datasets/{wanted.name}/resolve/" in file.url
-    headers = {"Accept-Encoding": "identity"} | (utils.build_hf_headers(library_name="chiron") if is_hub else {})
+    headers = {"Accept-Encoding": "identity"} | (_library().utils.build_hf_headers(library_name="chiron") if is_hub else {})
     with part.open("ab") as out:
         try:
             http_get(file.url, out, resume_size=out.tell(), headers=headers, expected_size=file.size, displayed_filename=file.path)

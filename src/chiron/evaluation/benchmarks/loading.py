@@ -119,15 +119,14 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
     if not items:
         raise InputError(f"{benchmark.name}: {files[0]} contains no question of this benchmark: {how_to_get(benchmark)}")
     _need_images(benchmark, items, image_source, folder)
-    notes: tuple[str, ...] = ()
+    notes = []
     if benchmark.n is not None and len(items) != benchmark.n:
-        notes = (f"{benchmark.name}: these files contain {len(items)} questions, the published ones {benchmark.n}",)
+        notes.append(f"{benchmark.name}: these files contain {len(items)} questions, the published ones {benchmark.n}")
     if unassigned:
-        notes += (
-            f"{benchmark.name}: {len(unassigned)} records do not name their benchmark (first: row {unassigned[0]}): they are not in N",
-        )
+        unnamed = f"{len(unassigned)} records do not name their benchmark (first: row {unassigned[0]})"
+        notes.append(f"{benchmark.name}: {unnamed}: they are not in N")
     return LoadedBenchmark(
-        benchmark.name, items, image_source.root, image_source.check, revision, notes, benchmark.bare, benchmark.counts_all
+        benchmark.name, items, image_source.root, image_source.check, revision, tuple(notes), benchmark.bare, benchmark.counts_all
     )
 
 
