@@ -197,11 +197,14 @@ def _own_question(text: str) -> str:
     return text[: following.start()] if following else text
 
 
+def _readings(text: str, options: Options) -> list[tuple[Declaration, Reading]]:
+    return [(phrase, _READERS[phrase.role](phrase.content, options)) for phrase in declarations(text)[-_MOST:]]
+
+
 def _declared(text: str, options: Options) -> _Found:
     """Return the last meaningful phrase. If a later one withdraws it, no earlier one counts either."""
     denied, also_declared = set[int | None](), set[int | None]()
-    for phrase in reversed(declarations(text)[-_MOST:]):
-        reading = _READERS[phrase.role](phrase.content, options)
+    for phrase, reading in reversed(_readings(text, options)):
         if reading.kind is Kind.DENIED:
             denied.add(reading.index)
         elif reading.kind is Kind.CHOSEN and reading.index in denied:
@@ -227,8 +230,7 @@ def _doubted(declaration: Declaration, reading: Reading, text: str, options: Opt
 
 def _denied(text: str, options: Options) -> set[int]:
     """Return the options that the reply finally says are not the answer."""
-    readings = [_READERS[declaration.role](declaration.content, options) for declaration in declarations(text)[-_MOST:]]
-    last = {reading.index: reading.kind for reading in readings if reading.index is not None}
+    last = {reading.index: reading.kind for _, reading in _readings(text, options) if reading.index is not None}
     return {index for index, kind in last.items() if kind is Kind.DENIED}
 
 
