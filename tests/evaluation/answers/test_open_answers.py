@@ -4,7 +4,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from chiron.evaluation.answers.open_answers import exact_match, normal_form
+from chiron.errors import InputError
+from chiron.evaluation.answers.answer_tags import ReplyFormat
+from chiron.evaluation.answers.open_answers import exact_match, final_text, normal_form, token_recall
 
 SAME = """
 3.0 cm = 3 cm
@@ -151,3 +153,44 @@ def test_numbers_are_the_same_exactly_if_they_are_equal(a: object, b: object, un
 def test_any_text_has_a_form_and_matches_both_ways(a: str, b: str) -> None:
     assert exact_match(a, b) == exact_match(b, a)
     assert exact_match(a, a) == (a.strip() != "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "family", "expected"),
+    [
+        ("### Step 1: x\n### The final answer is: **Acute infarct**", None, "Acute infarct"),
+        ("<think>Maybe lung.</think><answer>Liver</answer>", None, "Liver"),
+        (r"So \boxed{\text{grade {II}}}", None, "grade {II}"),
+        ('{"answer": "glioma", "why": "edema"}', None, "glioma"),
+        ("\u6700\u7ec8\u7b54\u6848\uff1a\u80ba\u708e", None, "\u80ba\u708e"),
+        ("## Thinking\n\nHm.\n\n## Final Response\n\nIt is a glioma.", None, "It is a glioma."),
+        ("The MRI is bright. The answer is glioma.", None, "glioma"),
+        ("A glioma of the left lobe", None, "A glioma of the left lobe"),
+        ("A glioma of the left lobe", ReplyFormat.CHIRON, None),
+        ("<think>never ends", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_final_text(reply: str, family: ReplyFormat | None, expected: str | None) -> None:
+    assert final_text(reply, family) == expected
+
+
+@given(st.text(), st.sampled_from([None, *ReplyFormat]))
+def test_any_reply_has_a_final_text_or_none(reply: str, family: ReplyFormat | None) -> None:
+    text = final_text(reply, family)
+    assert text is None or text
+    assert token_recall(text, "left infarct") <= 1.0
+
+
+def test_steps_without_an_end_have_no_final_text() -> None:
+    step = "### Step 1: No shift is seen.\n### Step 2: The ventricle is narrow"
+    assert final_text(step) is None
+    assert final_text(f"{step}.\n\nA large haematoma") == "A large haematoma"
+
+
+def test_recall_counts_the_known_words() -> None:
+    assert token_recall("There is an acute infarct", "Acute left infarct") == pytest.approx(2 / 3)
+    assert token_recall("infarct infarct infarct", "acute infarct") == pytest.approx(1 / 2)
+    assert token_recall(None, "infarct") == 0.0
+    with pytest.raises(InputError, match="empty"):
+        token_recall("infarct", " ")
