@@ -86,16 +86,17 @@ def sentence(text: str) -> str:
 def read_answer(content: str, options: Options) -> Reading:
     """Read a declared answer; only the first sentence is searched for an option's text."""
     text = _bare(content)
+    reading = _exact_or_letter(text, options)
+    if reading.kind is Kind.NOTHING and (filler := _FILLERS.match(text)):
+        reading = _exact_or_letter(text[filler.end() :], options)
+    return reading if reading.kind is not Kind.NOTHING else read_text(sentence(text), options)
+
+
+def _exact_or_letter(text: str, options: Options) -> Reading:
     # A single letter is a label, even if an option's text is a letter too.
     if len(text) > 1 and (index := options.exact(text)) is not None:
         return Reading(Kind.CHOSEN, index, by_text=True)
-    reading = read_letter(text, options)
-    if reading.kind is Kind.NOTHING and (filler := _FILLERS.match(text)):
-        rest = text[filler.end() :]
-        if (index := options.exact(rest)) is not None and len(rest) > 1:
-            return Reading(Kind.CHOSEN, index, by_text=True)
-        reading = read_letter(rest, options)
-    return reading if reading.kind is not Kind.NOTHING else read_text(sentence(text), options)
+    return read_letter(text, options)
 
 
 def read_text(text: str, options: Options) -> Reading:

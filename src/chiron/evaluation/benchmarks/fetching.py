@@ -124,15 +124,12 @@ def in_bytes(size: int) -> str:
 
 
 def _benchmarks_of(names: Sequence[str], files: Sequence[Path]) -> list[Benchmark]:
-    tables = suites(files)
+    tables, known = suites(files), benchmarks(files)
     wanted: list[str] = []
     for name in names:
-        if name in tables:
-            wanted += tables[name].benchmarks
-        elif name in (known := benchmarks(files)):
-            wanted.append(name)
-        else:
+        if name not in tables and name not in known:
             raise InputError(unknown_name("benchmark or suite", name, [*tables, *known], "'chiron eval --list' shows all"))
+        wanted += tables[name].benchmarks if name in tables else [name]
     return [benchmark_of(name, files) for name in dict.fromkeys(wanted)]
 
 
