@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.errors import InputError
@@ -403,6 +404,17 @@ def test_the_hub_gives_only_the_files_that_are_needed(tmp_path: Path, monkeypatc
     assert (found.revision, len(found.items)) == ("abc123", 3)
     assert asked["repo"] == "BoKelvin/SLAKE"
     assert {"test.json", "imgs.zip"} <= set(asked["allow_patterns"])
+
+
+def test_an_image_of_a_replaced_zip_is_unpacked_again(tmp_path: Path) -> None:
+    folder = published.slake(tmp_path / "d")
+    shades = []
+    for shade in (0, 100):
+        published.zipped(folder / "imgs.zip", "imgs/xmlab102/source.jpg", shade=shade)
+        found = loaded("slake", folder)
+        with Image.open(found.check(good(found)[0].images[0]).path) as image:
+            shades.append(image.getpixel((0, 0)))
+    assert shades == [0, 100]
 
 
 def test_a_zip_cannot_write_outside_its_cache(tmp_path: Path) -> None:

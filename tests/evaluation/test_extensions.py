@@ -11,9 +11,10 @@ import pytest
 from chiron.cli.eval_output import show_benchmarks
 from chiron.errors import InputError
 from chiron.evaluation.api import evaluate
+from chiron.evaluation.benchmarks.loading import load
 from chiron.evaluation.comparing import compare
 from chiron.evaluation.config import load_evaluation
-from chiron.evaluation.items import Item
+from chiron.evaluation.items import BadItem, Item
 from chiron.evaluation.read_runs import read_evaluations
 from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols
 from chiron.evaluation.tables.content import grids
@@ -176,12 +177,37 @@ def test_a_damaged_plug_in_affects_only_those_who_name_it_or_list_all(tmp_path: 
             look_up()
 
 
+def documented(page: str, section: str, folder: Path) -> Path:
+    """Write the first Python code of a section of the documentation into a file."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8").partition(f"## {section}\n")[2]
+    file = folder / "documented.py"
+    file.write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    return file
+
+
 def test_the_protocol_of_the_contributing_page_works(tmp_path: Path) -> None:
-    section = (Path(__file__).parents[2] / "docs" / "contributing.md").read_text("utf-8").partition("## Add a protocol")[2]
-    file = tmp_path / "documented.py"
-    file.write_text(re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0])
-    protocol = protocol_of("phrase", [file])
+    protocol = protocol_of("phrase", [documented("contributing.md", "Add a protocol: one file", tmp_path)])
     item = Item("1", "Which organ?", "heart")
     [message] = protocol.messages(item, (), prompts=None)  # type: ignore[arg-type]
     assert message.text == "Answer with a few words.\nWhich organ?"
     assert protocol.read(item, "The heart.", None).right
+
+
+def test_every_record_of_the_documented_benchmark_is_counted_bad_ones_too(tmp_path: Path) -> None:
+    benchmark = benchmark_of("chest_yes", [documented("evaluation.md", "Adding a benchmark", tmp_path)])
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    (data / "images" / "1.png").write_bytes(published.png())
+    good = {"image": "images/1.png", "question": "Is there a fracture?", "answer": "Yes", "view": "AP"}
+    changes: list[dict[str, Any]] = [{}, {"answer": "no"}, {"answer": "maybe"}, {"answer": ""}, {"image": ""}, {"question": None}]
+    lines = [*(json.dumps(good | change) for change in changes), "{broken"]
+    (data / "test.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    loaded = load(benchmark, data, tmp_path / "run")
+    counted = protocol_of(benchmark.protocol).select(loaded.items)
+    assert len(loaded.items) == len(counted) == len(lines)
+    assert [type(item) for item in counted] == [Item, Item, *[BadItem] * 5]
+    first = counted[0]
+    assert isinstance(first, Item)
+    assert (first.answer, first.group, dict(first.labels)) == ("yes", "images/1.png", {"view": "AP"})
+    assert "neither yes nor no" in next(item.problem for item in counted if isinstance(item, BadItem))
+    assert any("questions, the published ones 500" in note for note in loaded.notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chiron.client.config_file import unknown_name
 from chiron.errors import InputError
-from chiron.evaluation.answers.open_answers import NORMALIZER, same_answer
+from chiron.evaluation.answers.open_answers import NORMALIZER, exact_match
 from chiron.evaluation.items import ItemResult
 from chiron.evaluation.report_scores import REPORT_SCORES, report_scores
 from chiron.extras import install_command
@@ -121,7 +121,7 @@ def token_f1(given: str, known: str) -> float:
 
 
 def _exact() -> tuple[Score, str]:
-    return (lambda given, known: float(same_answer(given, known))), f"normalizer {NORMALIZER}"
+    return (lambda given, known: float(exact_match(given, known))), f"normalizer {NORMALIZER}"
 
 
 def _bleu() -> tuple[Score, str]:

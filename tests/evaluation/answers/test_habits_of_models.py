@@ -216,56 +216,6 @@ def test_two_answers_are_none(first: str, second: str, form: str) -> None:
         assert read(form.format(x=first, y=second)) is None
 
 
-THORAX = "Is there a pneumothorax?"
-
-
-@pytest.mark.parametrize(
-    ("reply", "question", "expected"),
-    [
-        ("There is no evidence of a pneumothorax.", THORAX, False),
-        ("No pneumothorax is seen.", THORAX, False),
-        ("There is no consolidation, effusion or pneumothorax.", THORAX, False),
-        ("There is a small left pneumothorax.", THORAX, True),
-        ("A pneumothorax is present.", THORAX, True),
-        ("The film does not show a pneumothorax.", THORAX, False),
-        ("There is no tension pneumothorax.", THORAX, None),
-        ("A pneumothorax cannot be excluded.", THORAX, None),
-        ("There may be a pneumothorax.", THORAX, None),
-        ("There is an effusion.", THORAX, None),
-        ("There is no longer a pneumothorax.", THORAX, None),
-        ("There is mass effect.", "Is there a mass?", None),
-        ("There is a mass in the kidney.", "Is there a mass in the liver?", None),
-        ("There is no mass in the kidney.", "Is there a mass in the liver?", None),
-        ("There is no mass.", "Is there a mass in the liver?", False),
-        ("There is a right pneumothorax.", "Is there a pneumothorax on the left?", None),
-        ("No evidence of a nodule.", "Is the lung clear?", None),
-        ("No other pneumothorax is seen.", THORAX, None),
-        ("Is there a pneumothorax?", THORAX, None),
-        ("There is edema on the left, no edema on the right.", "Is there edema?", None),
-        ("The heart is mildly enlarged.", "Is the heart enlarged?", True),
-        ("The heart is not enlarged.", "<image>\nIs the heart enlarged?", False),
-        ("The CT shows no hemorrhage.", "Does the CT show hemorrhage?", False),
-        ("Probably not.", THORAX, False),
-        ("Not really", THORAX, False),
-        ("Yes... no wait, No.", THORAX, False),
-        ("Nope", THORAX, False),
-        ("\u662f\u7684", THORAX, True),
-        ("\u5426", THORAX, False),
-        ("\u6ca1\u6709", THORAX, False),
-        ("Not sure.", THORAX, None),
-        ("Yes, there is no pneumothorax.", THORAX, True),
-        ("There is no evidence of a pneumothorax.", None, None),
-    ],
-)
-def test_a_yes_or_no_is_read_with_its_question(reply: str, question: str | None, expected: bool | None) -> None:
-    assert chiron.read_yes_no(reply, question) is expected
-
-
-def test_a_statement_chooses_among_yes_and_no() -> None:
-    assert extract("No pneumothorax is seen.", ["Yes", "No"], question=THORAX).letter == "B"
-    assert extract("No pneumothorax is seen.", ["Yes", "No"]).letter is None
-
-
 def test_the_public_functions_read_text_alone() -> None:
     assert chiron.read_choice("<think>A?</think>Sorry, it is C.", BRAIN) == "C"
     assert chiron.read_verdict("Verdict: **no**") is False

@@ -47,38 +47,6 @@ _OTHER_THAN_RIGHT: Final = re.compile(
 _IF_CJK: Final = re.compile("\u82e5|\u5982\u679c|\u5047\u5982|\u8981\u662f|\u6709\u4eba|\u4e3a\u4ec0\u4e48|\u5426\u5219")
 _CLAUSE_CJK: Final = re.compile(r"[.;!?\n]")
 _WRONG: Final = frozenset({"\u9519\u8bef", "\u4e0d\u5bf9"})
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignDeclaration:
-    """A phrase starting with a letter that is declared to be the answer, or not to be."""
-
-    at: int
-    content: str
-    denied: bool
-
-
-def foreign_declarations(text: str) -> Iterator[ForeignDeclaration]:
-    """Yield all declarations in other languages than English."""
-    for found in _EUROPEAN.finditer(text):
-        if _OTHER_THAN_RIGHT.search(text[max(0, found.start() - 16) : found.start()]):
-            continue
-        yield ForeignDeclaration(found.start(), found["said"], bool(found["no"]))
-    if text.isascii():
-        return
-    for found in _CHINESE.finditer(text):
-        yield ForeignDeclaration(found.start(), found["said"] or found["instead"], bool(found["no"]))
-    for found in _PICK.finditer(text):
-        before = found["before"].rstrip()
-        clause = _CLAUSE_CJK.split(text[max(0, found.start("said") - 40) : found.start("said")])[-1]
-        if before[-1:] not in _NO_PICK and not _IF_CJK.search(clause):
-            yield ForeignDeclaration(found.start("said"), found["said"], "\u4e0d" in before or "\u522b" in before)
-    for found in _CHINESE_BACKWARD.finditer(text):
-        denied = found["word"] in _WRONG or any(char in found["between"] for char in "\u4e0d\u975e")
-        if found["word"] != "\u53ef\u80fd" or "\u6700" in found["between"] or denied:
-            yield ForeignDeclaration(found.start(), found["letter"], denied)
-
-
 _SCOPE = r"(?:[ ](?:to|for|in|of|here|based on)\b[^\n.:;?!]{0,60}?)?"
 _ADVERB = r"(?:,?[ ](?:therefore|thus|then|hence|clearly|likely|probably|really|still|now|definitely|most likely|also|here),?)?"
 _VERB = (
@@ -95,9 +63,9 @@ _NOT_THAT = "".join(
 )
 _FORWARD = re.compile(
     rf"(?<![^\W_]){_NOT_THAT}"
-    rf"(?P<noun>(?:answers?|anwser|answser|asnwer|ans\.?|\u7b54\u6848)(?:[ ](?:choice|option|letter))?)(?:_\w{{1,10}})?"
+    rf"(?:(?:answers?|anwser|answser|asnwer|ans\.?|\u7b54\u6848)(?:[ ](?:choice|option|letter))?)(?:_\w{{1,10}})?"
     rf"{_SCOPE}{_ADVERB}{_VERB}"
-    rf"|(?P<cjk>\u7b54\u6848[ ]?[\u662f\u4e3a\u70ba\u9009\u9078:])"
+    rf"|\u7b54\u6848[ ]?[\u662f\u4e3a\u70ba\u9009\u9078:]"
     rf"|\b(?<!least )(?<!less )(?:correct|best|right|final|chosen|selected|appropriate|likely|accurate|suitable|my|our)[ ]"
     rf"(?:option|choice|response|selection|pick|letter|one)\b{_SCOPE}{_ADVERB}{_VERB.replace('P<no>', 'P<no2>')}"
     rf"|\bof choice{_ADVERB}[ ](?:is|would be|remains)\b"
@@ -159,7 +127,8 @@ _UNMEANT = re.compile(
     r"(?: (?!but |so |and )[\w']+){0,5} ?$",
     re.IGNORECASE,
 )
-_LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
+LONE_LETTER = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
+"""A single capital letter, which may be the label of an option."""
 _IF = re.compile(r"\b(?:if|unless|were|had|suppose)\b", re.IGNORECASE)
 _IF_IT_WERE = re.compile(r"[^.!?\n]{0,80}?\b(?:if|unless|had)\b[^.!?\n]{0,80}?\b(?:were|was|had|been|showed)\b", re.IGNORECASE)
 _BACK = 160
@@ -212,33 +181,52 @@ def _short(text: str) -> Iterator[Declaration]:
     for m in _SHORT.finditer(text):
         if _UNMEANT.search(_before(text, m.start() + (len(m[0]) if m["weak"] else 0))):
             continue  # "I don't think it's B", "nothing argues for B"
-        if m["weak"] and len(set(_LONE.findall(text, m.end()))) > 1:
+        if m["weak"] and len(set(LONE_LETTER.findall(text, m.end()))) > 1:
             continue  # arguments for one option are weighed against those for another
-        yield Declaration(m.start(), _ahead(text, m.end()), role=Role.LETTER)
+        yield _of_letter(m.start(), _ahead(text, m.end()))
 
 
 def _backward(text: str) -> Iterator[Declaration]:
     for m in _BACKWARD.finditer(text):
         if phrase := m["made"] or m["fit"] or m["listed"]:
-            yield Declaration(m.start(), phrase, role=Role.LETTER)
+            yield _of_letter(m.start(), phrase)
             continue
         if not (m["word"] or "most" in m["verb"].lower()):
             continue
         ends = text[m.end() : m.end() + 1] in {"", ".", ";", "!", "\n", ","} or text[m.end() : m.end() + 6] in {" here.", " here,"}
         subject = _before(text, m.start()).rstrip()
         also = " also" in m["verb"].lower()
-        denied = "not " if bool(m["no"]) != ((m["word"] or "").lower() in _DENIALS) else ""
+        denied = bool(m["no"]) != ((m["word"] or "").lower() in _DENIALS)
         if joined := _JOINED.search(subject):
-            yield Declaration(m.start(), denied + joined[0], role=Role.LETTER, also=also)
+            yield _of_letter(m.start(), joined[0], denied=denied, also=also)
         elif letter := _SUBJECT.search(subject):
-            yield Declaration(m.start(), denied + letter["letter"], role=Role.LETTER, also=also)
+            yield _of_letter(m.start(), letter["letter"], denied=denied, also=also)
         elif not denied and not m["no"] and (m["word"] or (ends and not _IF.search(subject))):
-            yield Declaration(m.start(), subject, role=Role.TEXT, also=also)
+            yield Declaration(m.start(), subject, Role.TEXT, also)
 
 
 def _foreign(text: str) -> Iterator[Declaration]:
-    for declared in foreign_declarations(text):
-        yield Declaration(declared.at, ("not " if declared.denied else "") + declared.content, role=Role.LETTER)
+    """Yield the declarations in other languages than English."""
+    for m in _EUROPEAN.finditer(text):
+        if not _OTHER_THAN_RIGHT.search(text[max(0, m.start() - 16) : m.start()]):
+            yield _of_letter(m.start(), m["said"], denied=bool(m["no"]))
+    if text.isascii():
+        return
+    for m in _CHINESE.finditer(text):
+        yield _of_letter(m.start(), m["said"] or m["instead"], denied=bool(m["no"]))
+    for m in _PICK.finditer(text):
+        before = m["before"].rstrip()
+        clause = _CLAUSE_CJK.split(text[max(0, m.start("said") - 40) : m.start("said")])[-1]
+        if before[-1:] not in _NO_PICK and not _IF_CJK.search(clause):
+            yield _of_letter(m.start("said"), m["said"], denied="\u4e0d" in before or "\u522b" in before)
+    for m in _CHINESE_BACKWARD.finditer(text):
+        denied = m["word"] in _WRONG or any(char in m["between"] for char in "\u4e0d\u975e")
+        if m["word"] != "\u53ef\u80fd" or "\u6700" in m["between"] or denied:
+            yield _of_letter(m.start(), m["letter"], denied=denied)
+
+
+def _of_letter(at: int, content: str, *, denied: bool = False, also: bool = False) -> Declaration:
+    return Declaration(at, ("not " if denied else "") + content, Role.LETTER, also)
 
 
 def _before(text: str, end: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chiron.conversation.short_answers import LETTERS
-from chiron.evaluation.answers.answer_phrases import Declaration, Role, declarations
+from chiron.evaluation.answers.answer_phrases import LONE_LETTER, Declaration, Role, declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule, unwrap
 from chiron.evaluation.answers.options import Options
 from chiron.evaluation.answers.reading import (
@@ -22,12 +22,12 @@ from chiron.evaluation.answers.reading import (
     corrected_letter,
     last_cue,
     letters_in,
+    named_option,
     preferred_letters,
     read_answer,
     read_checklist,
     read_letter,
     read_text,
-    sentence,
 )
 from chiron.evaluation.answers.yes_no import explicit, yes_no
 
@@ -39,10 +39,8 @@ _WEIGHED = re.compile(r"(?:(?:Option|Choice|Answer) )?[(\[]?[A-Z][)\]]? (?:was|w
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
 _CLOSING = re.compile(r"(?<=[.!?][ ])(?:(?:option|choice) )?[(\[]?(?P<letter>(?-i:[A-Z]))[)\]]?[.!]?$", re.IGNORECASE)
-_LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
 _TURN = re.compile(r"\b(?:but|however|although|though|yet|nevertheless|still|on the other hand|whereas|while)\b", re.IGNORECASE)
-_SHOWN = 200
 # A reply with more declarations is repeating itself, and each reading costs time.
 _MOST = 64
 _READERS = {Role.ANY: read_answer, Role.LETTER: read_letter, Role.TEXT: read_text}
@@ -54,10 +52,7 @@ class Extraction:
 
     index: int | None
     """Index of the option, from 0; ``None`` is unparsed and counts as wrong."""
-    text: str | None
-    """The words taken, at most 200 characters. For an unparsed reply, the words meant as its answer, if any."""
     rule: Rule
-    family: ReplyFormat
 
     @property
     def letter(self) -> str | None:
@@ -69,9 +64,15 @@ class Extraction:
 class _Found:
     reading: Reading
     rule: Rule
-    text: str
     at: int = 0
     """Position in characters; corrections are searched after it."""
+
+    @property
+    def nothing(self) -> bool:
+        return self.reading.kind is Kind.NOTHING
+
+
+_NOTHING = _Found(NOTHING, Rule.UNPARSED)
 
 
 def extract(reply: str, options: Sequence[str], *, question: str | None = None, family: ReplyFormat | None = None) -> Extraction:
@@ -89,22 +90,15 @@ def extract(reply: str, options: Sequence[str], *, question: str | None = None, 
     prepared = Options(options, question)
     unwrapped = unwrap(reply, family)
     if unwrapped.rule:
-        marked = _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
-        found = _second_thought(unwrapped.after, prepared) or _corrected(marked, _own_question(unwrapped.after), prepared)
+        marked = _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule)
+        after = _own_question(unwrapped.after)
+        second_thought = _declared(after, prepared)
+        found = _corrected(marked, after, prepared) if second_thought.nothing else second_thought
     elif unwrapped.unfinished:
         found = _after_steps(unwrapped.answer, prepared)
     else:
         found = _in_prose(unwrapped.answer, prepared)
-    chosen = found.reading.kind is Kind.CHOSEN
-    detected = unwrapped.family or (ReplyFormat.BARE if found.rule is Rule.BARE_LETTER else ReplyFormat.FREE)
-    return Extraction(
-        found.reading.index if chosen else None, found.text[:_SHOWN] or None, found.rule if chosen else Rule.UNPARSED, detected
-    )
-
-
-def _second_thought(after: str, options: Options) -> _Found | None:
-    found = _declared(_own_question(after), options)
-    return found if found and found.reading.kind is not Kind.NOTHING else None
+    return Extraction(found.reading.index, found.rule) if found.reading.kind is Kind.CHOSEN else Extraction(None, Rule.UNPARSED)
 
 
 def _in_mark(content: str, options: Options) -> Reading:
@@ -114,26 +108,26 @@ def _in_mark(content: str, options: Options) -> Reading:
         return reading
     # Words around the answer ("The answer is (C).") are stronger evidence than an option's text among them.
     found = _in_prose(content, options)
-    return found.reading if found.reading.kind is not Kind.NOTHING else reading
+    return reading if found.nothing else found.reading
 
 
 def _after_steps(text: str, options: Options) -> _Found:
     """Read the last step and the text after it: a declaration, or a last line that contains only an answer."""
     declared = _declared(text, options)
-    if declared and declared.reading.kind is not Kind.NOTHING:
+    if not declared.nothing:
         return declared
     own, _, behind = text.rpartition("\n")
     label = _LINE_LABEL.match(behind)
     exact = options.exact(behind[label.end() :] if label else behind)
     if "\n" in text and (_PURE.fullmatch(behind.strip()) or exact is not None) and not _LINE_LABEL.search(own):
-        return _Found(read_answer(behind, options), Rule.BARE_LETTER, behind)
-    return _Found(NOTHING, Rule.UNPARSED, "")
+        return _Found(read_answer(behind, options), Rule.BARE_LETTER)
+    return _NOTHING
 
 
 def _in_prose(text: str, options: Options) -> _Found:
     head = _own_question(text)
     found = _by_rules(head, options)
-    if head == text or found.reading.kind is not Kind.NOTHING:
+    if head == text or not found.nothing:
         return found
     # If nothing was said before, the reply only repeated the question.
     return found if letters_in(head) or options.named(head) else _by_rules(text, options)
@@ -151,52 +145,50 @@ def _corrected(found: _Found, text: str, options: Options) -> _Found:
     if found.reading.kind is not Kind.CHOSEN:
         return found
     if {options.index_of(letter) for letter in preferred_letters(text)} - {found.reading.index, None}:
-        return _Found(REFUSED, found.rule, found.text)
+        return _Found(REFUSED, found.rule)
     behind = last_cue(text)
     if behind is None:
         return found
     letter = corrected_letter(text[behind:])
     index = None if letter is None else options.index_of(letter)
     if index is not None:
-        return _Found(Reading(Kind.CHOSEN, index), Rule.DECLARATION, sentence(text[behind:]).strip())
+        return _Found(Reading(Kind.CHOSEN, index), Rule.DECLARATION)
     others = {options.index_of(other) for other in letters_in(text[behind:])} | set(options.named(text[behind:]))
-    return found if others <= {found.reading.index, None} else _Found(REFUSED, found.rule, found.text)
+    return found if others <= {found.reading.index, None} else _Found(REFUSED, found.rule)
 
 
 def _first_rule(text: str, options: Options) -> _Found:
     checklist = read_checklist(text, options)
-    if checklist:
-        return _with_checklist(text, checklist, options)
-    return _by_words(text, options)
+    return _with_checklist(text, checklist, options) if checklist else _by_words(text, options)
 
 
 def _with_checklist(text: str, checklist: Checklist, options: Options) -> _Found:
     """Combine the check marks with the words outside their lines; refuse if they disagree."""
     words = _by_words(checklist.rest, options)
     declared = _declared(text, options)
-    if declared and declared.reading.kind is Kind.CHOSEN:
+    if declared.reading.kind is Kind.CHOSEN:
         words = declared
     index = words.reading.index if words.reading.kind is Kind.CHOSEN else None
     has_words = index is not None and (words.rule is not Rule.OPTION_TEXT or not checklist.ticked)
     if checklist.unclear or len(checklist.ticked) > 1:
-        return words if has_words and words.rule is not Rule.OPTION_TEXT else _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
+        return words if has_words and words.rule is not Rule.OPTION_TEXT else _Found(REFUSED, Rule.OPTION_TEXT)
     if checklist.ticked:
         (ticked,) = checklist.ticked
         if (has_words and index != ticked) or words.reading.kind is Kind.REFUSED:
-            return _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
-        return words if has_words else _Found(Reading(Kind.CHOSEN, ticked), Rule.OPTION_TEXT, "check marks")
-    return _Found(REFUSED, words.rule, words.text) if index in checklist.crossed else words
+            return _Found(REFUSED, Rule.OPTION_TEXT)
+        return words if has_words else _Found(Reading(Kind.CHOSEN, ticked), Rule.OPTION_TEXT)
+    return _Found(REFUSED, words.rule) if index in checklist.crossed else words
 
 
 def _by_words(text: str, options: Options) -> _Found:
     if (index := options.exact(text)) is not None and len(text.strip()) > 1:
-        return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, text)
+        return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT)
     for rule in (_declared, _bare_letter, _labelled, _closing_letter, _named):
         found = rule(text, options)
-        if found and found.reading.kind is not Kind.NOTHING:
+        if not found.nothing:
             # "B is not correct" also begins with a letter but does not choose it.
-            return _Found(REFUSED, found.rule, found.text) if found.reading.index in _denied(text, options) else found
-    return _Found(NOTHING, Rule.UNPARSED, "")
+            return _Found(REFUSED, found.rule) if found.reading.index in _denied(text, options) else found
+    return _NOTHING
 
 
 def _own_question(text: str) -> str:
@@ -205,31 +197,28 @@ def _own_question(text: str) -> str:
     return text[: following.start()] if following else text
 
 
-def _declared(text: str, options: Options) -> _Found | None:
+def _readings(text: str, options: Options) -> list[tuple[Declaration, Reading]]:
+    return [(phrase, _READERS[phrase.role](phrase.content, options)) for phrase in declarations(text)[-_MOST:]]
+
+
+def _declared(text: str, options: Options) -> _Found:
     """Return the last meaningful phrase. If a later one withdraws it, no earlier one counts either."""
-    denied: set[int | None] = set()
-    also_declared: dict[int | None, str] = {}
-    for phrase in reversed(declarations(text)[-_MOST:]):
-        reading = _READERS[phrase.role](phrase.content, options)
+    denied, also_declared = set[int | None](), set[int | None]()
+    for phrase, reading in reversed(_readings(text, options)):
         if reading.kind is Kind.DENIED:
             denied.add(reading.index)
         elif reading.kind is Kind.CHOSEN and reading.index in denied:
-            return _Found(REFUSED, Rule.DECLARATION, sentence(phrase.content))
+            return _Found(REFUSED, Rule.DECLARATION)
         elif reading.kind is Kind.CHOSEN and phrase.also:
-            also_declared[reading.index] = sentence(phrase.content)
+            also_declared.add(reading.index)
         elif reading.kind is not Kind.NOTHING:
             # "The answer is C. However, B is also correct."
-            several = also_declared.keys() - {reading.index}
-            return _Found(
-                REFUSED if several or _doubted(phrase, reading, text, options) else reading,
-                Rule.DECLARATION,
-                sentence(phrase.content),
-                phrase.at,
-            )
+            several = also_declared - {reading.index}
+            return _Found(REFUSED if several or _doubted(phrase, reading, text, options) else reading, Rule.DECLARATION, phrase.at)
     if also_declared:
-        index, words = also_declared.popitem()
-        return _Found(REFUSED if also_declared else Reading(Kind.CHOSEN, index), Rule.DECLARATION, words)
-    return None
+        index = also_declared.pop()
+        return _Found(REFUSED if also_declared else Reading(Kind.CHOSEN, index), Rule.DECLARATION)
+    return _NOTHING
 
 
 def _doubted(declaration: Declaration, reading: Reading, text: str, options: Options) -> bool:
@@ -241,80 +230,72 @@ def _doubted(declaration: Declaration, reading: Reading, text: str, options: Opt
 
 def _denied(text: str, options: Options) -> set[int]:
     """Return the options that the reply finally says are not the answer."""
-    readings = [_READERS[declaration.role](declaration.content, options) for declaration in declarations(text)[-_MOST:]]
-    last = {reading.index: reading.kind for reading in readings if reading.index is not None}
+    last = {reading.index: reading.kind for _, reading in _readings(text, options) if reading.index is not None}
     return {index for index, kind in last.items() if kind is Kind.DENIED}
 
 
-def _bare_letter(text: str, options: Options) -> _Found | None:
+def _bare_letter(text: str, options: Options) -> _Found:
     lines = [line for raw in text.split("\n") if (line := _BULLET.sub("", raw).strip(" |"))]
     if not lines:
-        return None
+        return _NOTHING
     alone = [(number, m["letter"].upper()) for number, line in enumerate(lines) if len(line) < 20 and (m := _PURE.fullmatch(line))]
     letters = {letter for _, letter in alone}
     if alone and any(m["letter"] not in letters for line in lines if (m := _CLOSING.search(line[-40:]))):
-        return _Found(REFUSED, Rule.BARE_LETTER, alone[-1][1])
+        return _Found(REFUSED, Rule.BARE_LETTER)
     if alone and (len(letters) == 1 or alone[-1][0] == len(lines) - 1 > alone[-2][0] + 1):
-        number = alone[-1][0]
-        return _Found(read_letter(lines[number], options), Rule.BARE_LETTER, lines[number])
+        return _Found(read_letter(lines[alone[-1][0]], options), Rule.BARE_LETTER)
     if alone:
-        return _Found(REFUSED, Rule.BARE_LETTER, " ".join(lines[number] for number, _ in alone[:26]))
+        return _Found(REFUSED, Rule.BARE_LETTER)
     return _leading_letter(text, lines, options)
 
 
-def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | None:
+def _leading_letter(text: str, lines: list[str], options: Options) -> _Found:
     """Find a letter at the start of the reply or of its last line, unless all options are listed there."""
     labelled = {m["letter"] for m in _LINE_LABEL.finditer(text)}
     apart = "\n\n" in text and text.index("\n\n") <= len(lines[0]) + 8
     if len(set(_LISTED.findall(text))) > 1:
-        return None
+        return _NOTHING
     chosen: list[_Found] = []
     for line in dict.fromkeys((lines[0], lines[-1])):
         reading = read_letter(line, options)
-        if reading.kind is Kind.NOTHING or (_WEIGHED.match(line) and (len(lines) > 1 or len(set(_LONE.findall(text))) > 1)):
+        if reading.kind is Kind.NOTHING or (_WEIGHED.match(line) and (len(lines) > 1 or len(set(LONE_LETTER.findall(text))) > 1)):
             continue
         inline = {m["letter"] for m in _LABEL.finditer(line)}
         if len(inline) > 1 or (len(labelled) > 1 and not (apart and line is lines[0])):
             continue
-        chosen.append(_Found(reading, Rule.BARE_LETTER, line, text.rfind(line)))
+        chosen.append(_Found(reading, Rule.BARE_LETTER, text.rfind(line)))
     if len({found.reading for found in chosen}) > 1:
-        return _Found(REFUSED, Rule.BARE_LETTER, chosen[-1].text)
-    return chosen[0] if chosen else None
+        return _Found(REFUSED, Rule.BARE_LETTER)
+    return chosen[0] if chosen else _NOTHING
 
 
-def _labelled(text: str, options: Options) -> _Found | None:
+def _labelled(text: str, options: Options) -> _Found:
     """Find a letter within a sentence that is followed by its option's words: "CTA shows C. Left MCA"."""
-    named: dict[int, str] = {}
-    for m in _LABEL.finditer(text):
-        index = options.index_of(m["letter"])
-        if index is not None and options.begins(text[m.end() : m.end() + 400], index, enough=2):
-            named.setdefault(index, text[m.start() : m.end() + _SHOWN])
-    if len(named) != 1:
-        return None
-    (index, words), *_ = named.items()
-    return _Found(Reading(Kind.CHOSEN, index), Rule.OPTION_TEXT, sentence(words))
+    named = {
+        index
+        for m in _LABEL.finditer(text)
+        if (index := options.index_of(m["letter"])) is not None and options.begins(text[m.end() : m.end() + 400], index, enough=2)
+    }
+    return _Found(Reading(Kind.CHOSEN, named.pop()), Rule.OPTION_TEXT) if len(named) == 1 else _NOTHING
 
 
-def _closing_letter(text: str, options: Options) -> _Found | None:
+def _closing_letter(text: str, options: Options) -> _Found:
     """Find a last sentence that is only a letter, if no other letter is alone: "The image is a chest X-ray. B."."""
     closing = _CLOSING.search(text[-40:])
-    if closing is None or letters_in(text) | {closing["letter"]} != {closing["letter"]} or len(_LONE.findall(text)) > 1:
-        return None
-    return _Found(read_letter(closing["letter"], options), Rule.BARE_LETTER, closing["letter"], len(text) - len(closing[0]))
+    if closing is None or letters_in(text) | {closing["letter"]} != {closing["letter"]} or len(LONE_LETTER.findall(text)) > 1:
+        return _NOTHING
+    return _Found(read_letter(closing["letter"], options), Rule.BARE_LETTER, len(text) - len(closing[0]))
 
 
-def _named(text: str, options: Options) -> _Found | None:
+def _named(text: str, options: Options) -> _Found:
     if options.yes_no:
         is_yes = explicit(text, options.question)
-        index = None if is_yes is None else options.words.index(("yes",) if is_yes else ("no",))
-        return None if index is None else _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, "yes" if is_yes else "no")
+        index = options.words.index(("yes",) if is_yes else ("no",))
+        return _NOTHING if is_yes is None else _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT)
     last = text.rstrip().rsplit("\n", 1)[-1]
-    if (index := options.exact(last)) is not None and len(last.strip()) > 1:
-        return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, last)
-    named = options.named(text)
-    shown = ", ".join(" ".join(options.words[index]) for index in named)
-    reading = Reading(Kind.CHOSEN, named[0], by_text=True) if len(named) == 1 else REFUSED if named else NOTHING
-    return _Found(reading, Rule.OPTION_TEXT, shown)
+    if (exact := options.exact(last)) is not None and len(last.strip()) > 1:
+        return _Found(Reading(Kind.CHOSEN, exact, by_text=True), Rule.OPTION_TEXT)
+    return _Found(named_option(text, options), Rule.OPTION_TEXT)
 
 
 def read_choice(reply: str, options: Sequence[str]) -> str | None:

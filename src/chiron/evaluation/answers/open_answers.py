@@ -4,10 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from itertools import chain, groupby
 
 from chiron.errors import InputError
 from chiron.evaluation.answers.answer_phrases import declarations
-from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
+from chiron.evaluation.answers.answer_tags import RULE_OF, ReplyFormat, unwrap
 from chiron.evaluation.answers.options import EXPANSIONS, LONGEST, singular, words_of
 from chiron.evaluation.answers.reading import sentence
 from chiron.text import normalize_answer
@@ -21,7 +22,7 @@ Part = tuple[str, ...]
 _ARTICLES = frozenset({"an", "the"})
 _BEFORE_AN_A = frozenset("is are was of in with without has have to from by at on and or as like no not".split())
 _NUMBER_WORDS = {word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
-_COMPARISONS = frozenset("<>\u2264\u2265\u00b1-")
+_SIGNS = "<>\u2264\u2265\u00b1-+"
 # Metric units by the base unit they are multiples of. Times, temperatures and densities are left as written.
 _UNITS = {
     **{name: ("mm", Decimal(factor)) for factor, names in (
@@ -60,9 +61,9 @@ _BRACKETED = re.compile(r"(?<=\w) ?\( ?([-+\u2212]) ?(?=\))")
 _WITH = re.compile(r"\bw/(?=\s)", re.IGNORECASE)
 
 
-def same_answer(given: str, known: str) -> bool:
-    """Whether two open answers have the same normal form; an empty answer matches nothing."""
-    form = normal_form(given)
+def exact_match(given: str | None, known: str) -> bool:
+    """Whether two open answers have the same normal form; ``None`` and an empty answer match nothing."""
+    form = normal_form(given or "")
     return form != () and form == normal_form(known)
 
 
@@ -71,8 +72,7 @@ def normal_form(answer: str) -> tuple[Part, ...]:
 
     An answer that negates or compares something has one part, in the order as written.
     """
-    parts = [_spelled(part) for part in _parts(answer)]
-    parts = [part for part in parts if part]
+    parts = [spelled for part in _parts(answer) if (spelled := _spelled(part))]
     if all(word == "and" for part in parts for word in part):
         # Only signs, or a bare "and": compare them as they are.
         return (tuple(answer.casefold().split()),) if answer.strip() else ()
@@ -116,7 +116,7 @@ def _numbers(words: list[str]) -> Iterator[str]:
     """Join signs to their words, and write numbers as plain decimals."""
     sign = ""
     for word in words:
-        if word in _COMPARISONS or word == "+":
+        if word in _SIGNS:
             sign += word
             continue
         value = _NUMBER_WORDS.get(word, word)
@@ -144,26 +144,25 @@ def _plain(number: Decimal) -> str:
 
 def _with_units(words: list[str]) -> Iterator[str]:
     """Rewrite ``3 cm`` as ``30mm``, also for each number of ``3 x 4 cm``."""
-    done = 0
-    for n, word in enumerate(words):
-        if n < done:
-            continue
-        size = _sized(words, n)
+    at = 0
+    while at < len(words):
+        size = _sized(words, at)
         if size is None:
-            yield word
+            yield words[at]
+            at += 1
             continue
         end, unit, factor = size
-        for part in words[n:end]:
-            sign, number = re.fullmatch(r"([^\w.]*)(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
+        for part in words[at:end]:
+            number = part.lstrip(_SIGNS)
             value = _decimal(number)
-            yield part if value is None else f"{sign}{_plain(value * factor)}{unit}"
-        done = end + 1
+            yield part if value is None else f"{part.removesuffix(number)}{_plain(value * factor)}{unit}"
+        at = end + 1
 
 
 def _sized(words: list[str], start: int) -> tuple[int, str, Decimal] | None:
     """Find the end of the numbers that start here, and their unit; ``None`` if no unit follows."""
     end = start
-    while end < len(words) and _decimal(words[end].lstrip("".join(_COMPARISONS) + "+")) is not None:
+    while end < len(words) and _decimal(words[end].lstrip(_SIGNS)) is not None:
         end += 1
         if end < len(words) and words[end] in _UNITS:
             unit, factor = _UNITS[words[end]]
@@ -190,9 +189,8 @@ def _expanded(words: Part) -> Part:
 
 def _turned(parts: list[Part]) -> Iterator[Part]:
     """Split lists at ``and``, and turn ``lung, left`` into ``left lung``."""
-    split = [tuple(piece) for part in parts for piece in _split_at_and(part)]
     before: Part = ()
-    for part in split:
+    for part in chain.from_iterable(map(_split_at_and, parts)):
         if before and all(word in _QUALIFIERS for word in part) and not all(word in _QUALIFIERS for word in before):
             before = (*part, *before)
             continue
@@ -203,19 +201,10 @@ def _turned(parts: list[Part]) -> Iterator[Part]:
         yield before
 
 
-def _split_at_and(part: Part) -> Iterator[list[str]]:
+def _split_at_and(part: Part) -> list[Part]:
     if part[:3] in EXPANSIONS.values() or any(word in _RELATIONS for word in part):
-        yield list(part)
-        return
-    piece: list[str] = []
-    for word in part:
-        if word != "and":
-            piece.append(word)
-        elif piece:
-            yield piece
-            piece = []
-    if piece:
-        yield piece
+        return [part]
+    return [tuple(words) for is_and, words in groupby(part, lambda word: word == "and") if not is_and]
 
 
 def _ordered(part: Part) -> Part:
@@ -230,10 +219,6 @@ def _ordered(part: Part) -> Part:
     return (*sorted((*part[:start], *part[end:])), *part[start:end])
 
 
-_MARKED = frozenset({ReplyFormat.CHIRON, ReplyFormat.TAGGED, ReplyFormat.BOXED})
-_SECTIONED = frozenset({ReplyFormat.HUATUO_O1, ReplyFormat.MEDREASON})
-
-
 def final_text(reply: str, family: ReplyFormat | None = None) -> str | None:
     """Return the words of the final answer, without mark or emphasis.
 
@@ -243,20 +228,15 @@ def final_text(reply: str, family: ReplyFormat | None = None) -> str | None:
             detected from the reply; then prose counts too: its declared answer, or else all of it except the thinking.
     """
     unwrapped = unwrap(reply, family)
-    if unwrapped.rule is None and family in _MARKED:
+    if unwrapped.rule is None and family in RULE_OF:
         return None
     text = unwrapped.answer
-    if unwrapped.rule is None and unwrapped.family not in _SECTIONED:
+    if unwrapped.rule is None and not unwrapped.sectioned:
         declared = [phrase for phrase in declarations(text) if phrase.content.strip() and not phrase.content.startswith("not ")]
         answer = [phrase for phrase in declared if text[phrase.at : phrase.at + 3].lower().startswith(("ans", "\u7b54\u6848"))]
         # In steps without a final answer, only the text after the last step may be the answer.
         text = sentence(answer[-1].content) if answer else text.strip().partition("\n\n")[2] if unwrapped.unfinished else text
     return text.strip(" \n\"'") or None
-
-
-def exact_match(candidate: str | None, gold: str) -> bool:
-    """Whether the answers match as in :func:`chiron.evaluation.answers.open_answers.same_answer`; ``None`` matches nothing."""
-    return candidate is not None and same_answer(candidate, gold)
 
 
 def token_recall(candidate: str | None, gold: str) -> float:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from chiron.conversation.markup import without_tokens
 from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
-from chiron.text import compatible, without_accents
+from chiron.evaluation.answers.answer_tags import strip_markup
+from chiron.text import without_accents
 
 # Chinese and Japanese have no blanks between words, so each character is a word.
 _WORD = re.compile(
@@ -153,54 +153,6 @@ LONGEST = max(map(len, EXPANSIONS))
 """Number of words of the longest key."""
 
 
-# A single capital, <B>, is an option's letter and not a tag.
-_HTML = re.compile(r"</?(?:(?-i:[biup])|em|strong|br|span|div|code|center|mark)(?: [^<>]{0,120})?/?>", re.IGNORECASE)
-_BLANK = re.compile(r"[^\S\n]+")
-_BLANK_LINES = re.compile(r"\n{3,}")
-_FENCE = re.compile(r"^```[\w-]{0,20}$", re.MULTILINE)
-# A single underscore inside a word (final_answer) is part of it.
-_UNDERSCORE = re.compile(r"(?<![^\W_])_(?=\S)|(?<=\S)_(?![^\W_])")
-_STYLE = re.compile(
-    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:bf|rm|it|sf|tt)|operatorname|emph|underline|mbox) ?\{((?:[^{}]|\{[^{}]{0,60}\}){0,300})\}"
-)
-_SPACING = re.compile(r"\\(?:q?quad|[,;:! ]|left|right|displaystyle|bf|rm)(?![A-Za-z])")
-_ARROWS = re.compile(r"\\(?:Right|right|Longright|longright|implies|to)(?:arrow)?(?![A-Za-z])")
-_DELIMITERS = re.compile(r"\\[()\[\]]|\$")
-_SHAPES = str.maketrans({
-    "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u3010": "[", "\u3011": "]", "\u300c": '"', "\u300d": '"',
-    "\u3002": ".", "\u3001": ",",
-})  # fmt: skip
-
-
-# In "\u9009B" and "A\u548cB" the letter is a separate word.
-_LETTER_IN_CJK = re.compile(r"(?<=[\u3400-\u9fff])(?=[A-Z](?![A-Za-z0-9]))|(?<=(?<![A-Za-z0-9])[A-Z])(?=[\u3400-\u9fff])")
-
-
-# Without any of these there is nothing to remove, as in most options.
-_MARKS = re.compile(r"[<\[`*_\\$]|[^\x00-\x7f]")
-
-
-def strip_markup(reply: str) -> str:
-    """Normalize ``reply``: NFKC, single blanks, no emphasis, no LaTeX styling. Linear in its length."""
-    text = compatible(reply)
-    if not _MARKS.search(text):
-        return _tidy(text)
-    text = _tidy(_HTML.sub("", without_tokens(text.translate(_SHAPES))))
-    if not text.isascii():
-        text = _LETTER_IN_CJK.sub(" ", text)
-    text = _FENCE.sub("", text).replace("*", "").replace("`", "").replace("__", "")
-    text = _UNDERSCORE.sub("", text)
-    for _ in range(2):  # \textbf{\text{B}} is the deepest nesting
-        text = _STYLE.sub(r"\1", text)
-    text = _SPACING.sub(" ", _ARROWS.sub("->", text))
-    return _tidy(_DELIMITERS.sub("", text).replace("\\%", "%"))
-
-
-def _tidy(text: str) -> str:
-    lines = _BLANK.sub(" ", text).replace(" \n", "\n").replace("\n ", "\n")
-    return _BLANK_LINES.sub("\n\n", lines).strip()
-
-
 _NAMES_LETTERS = re.compile(r"(?<![\w'-])[A-Z](?:,|\b)[ ]?(?:and|or|&|only|[A-Z]\b)|\b(?:only|both|neither|not) [A-Z](?![\w'-])")
 _ARTICLES = frozenset({"a", "an", "the"})
 _OVER_ALL = tuple(tuple(f"{w} of {t}".split()) for w in ("all", "none") for t in ("the above", "these", "the others"))
@@ -263,13 +215,10 @@ class Options:
         self.question = question
         self.yes_no = set(self.words) == {("yes",), ("no",)}
 
-    def __len__(self) -> int:
-        return len(self.words)
-
     def index_of(self, letter: str) -> int | None:
         """Return the index of the option with this letter, or ``None``."""
         index = LETTERS.find(letter.upper())
-        return index if 0 <= index < len(self) else None
+        return index if 0 <= index < len(self.words) else None
 
     def without_named_letters(self, text: str) -> str:
         """Shorten an option that names other options to its own label: ``F. A, B and C are correct`` becomes ``F.``."""
@@ -323,20 +272,19 @@ class Options:
         for index, words in enumerate(self._sought):
             if not words or (len(text.words) > _FEW_WORDS and len(words) == 1 and (words[0].isdigit() or len(words[0]) == 1)):
                 continue
-            sought, at = f" {' '.join(words)} ", 0
-            while (at := joined.find(sought, at)) >= 0:
+            sought = f" {' '.join(words)} "
+            at = joined.find(sought)
+            while at >= 0:
                 start = bisect_left(starts, at + 1)
-                if start and words[0][0].isdigit() and text.words[start - 1] in _SIGNS:  # -3 is not 3
-                    at += len(sought) - 1
-                    continue
-                spans.append((start, start + len(words), index))
-                at += len(sought) - 1
+                if not (start and words[0][0].isdigit() and text.words[start - 1] in _SIGNS):  # -3 is not 3
+                    spans.append((start, start + len(words), index))
+                at = joined.find(sought, at + len(sought) - 1)
         spans.sort(key=lambda span: (span[0], -span[1]))
         kept, reach, widest = list[Mention](), -1, (-1, -1)
         for start, end, index in spans:
             if end > reach or (start, end) == widest:
                 weak = end - start == 1 and text.words[start:end] != self.words[index]
-                kept.append(Mention(index, start, end, _denied(text, start, end), weak))
+                kept.append(Mention(index, start, end, _denied_before(text, start) or _denied_after(text, end), weak))
                 widest = (start, end)
             reach = max(reach, end)
         return kept
@@ -350,10 +298,6 @@ def _without_article(text: Words) -> tuple[str, ...]:
     """Drop a leading article. In "A. Edema" the letter is a label, because punctuation separates it from the word."""
     article = len(text.words) > 1 and text.words[0] in _ARTICLES and not text.gaps[1]
     return text.words[1:] if article else text.words
-
-
-def _denied(text: Words, start: int, end: int) -> bool:
-    return _denied_before(text, start) or _denied_after(text, end)
 
 
 def _denied_before(text: Words, start: int) -> bool:

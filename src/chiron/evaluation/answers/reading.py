@@ -6,6 +6,7 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import Final
 
+from chiron.evaluation.answers.answer_phrases import LONE_LETTER
 from chiron.evaluation.answers.options import Options
 
 
@@ -71,7 +72,7 @@ _DELIMITER = re.compile(r"[ ]?(?:[.:,;)\]|\n]|[-\u2013\u2014>](?=[ ])|[-]>|[(])"
 _CONNECTIVE = re.compile(r"[ ](?:because|since|as|due|given|which|rather|instead|not|but|for|if|here|is|was|seems|would)\b", re.IGNORECASE)
 _STRICT_CONNECTIVE = re.compile(r"[ ](?:because|since|due|given|which|rather|instead)\b", re.IGNORECASE)
 # A sign before a number belongs to the option: "B. -2.5", "A. > 50%".
-_LABEL_END = re.compile(r"(?:->|[)\]}\"'.:,;| \n]|[\-\u2013\u2014>](?![ ]?[\d.$\u20ac\u00a3])){0,6}")
+_LABEL_END = re.compile(r"^(?:->|[)\]}\"'.:,;| \n]|[\-\u2013\u2014>](?![ ]?[\d.$\u20ac\u00a3])){0,6}")
 _CLAUSE_END = re.compile(r"[.;\n(](?!\d)|,[ ]|[ ](?:because|since|as|due|-|given)[ ]", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(\"'#>]|\s*$)|\n")
 
@@ -85,22 +86,28 @@ def sentence(text: str) -> str:
 def read_answer(content: str, options: Options) -> Reading:
     """Read a declared answer; only the first sentence is searched for an option's text."""
     text = _bare(content)
+    reading = _exact_or_letter(text, options)
+    if reading.kind is Kind.NOTHING and (filler := _FILLERS.match(text)):
+        reading = _exact_or_letter(text[filler.end() :], options)
+    return reading if reading.kind is not Kind.NOTHING else read_text(sentence(text), options)
+
+
+def _exact_or_letter(text: str, options: Options) -> Reading:
     # A single letter is a label, even if an option's text is a letter too.
     if len(text) > 1 and (index := options.exact(text)) is not None:
         return Reading(Kind.CHOSEN, index, by_text=True)
-    reading = read_letter(text, options)
-    if reading.kind is Kind.NOTHING and (filler := _FILLERS.match(text)):
-        rest = text[filler.end() :]
-        if (index := options.exact(rest)) is not None and len(rest) > 1:
-            return Reading(Kind.CHOSEN, index, by_text=True)
-        reading = read_letter(rest, options)
-    return reading if reading.kind is not Kind.NOTHING else read_text(sentence(text), options)
+    return read_letter(text, options)
 
 
 def read_text(text: str, options: Options) -> Reading:
     """Read the only option that ``text`` names; refuse if it names several."""
     if (index := options.exact(text)) is not None:
         return Reading(Kind.CHOSEN, index, by_text=True)
+    return named_option(text, options)
+
+
+def named_option(text: str, options: Options) -> Reading:
+    """Read the only option that ``text`` names without being its exact words."""
     named = options.named(text)
     if len(named) == 1:
         return Reading(Kind.CHOSEN, named[0], by_text=True)
@@ -153,7 +160,7 @@ def _is_label(found: re.Match[str], options: Options) -> bool:
     letter, rest, index = found["letter"], found["rest"], options.index_of(found["letter"])
     if not rest.strip(" .:,;)]}\"'!\n-|"):
         return True  # only the letter
-    if index is not None and options.begins(rest[_label_end(rest) :], index):
+    if index is not None and options.begins(_LABEL_END.sub("", rest), index):
         return letter not in {"a", "i"} or rest[0] != " "
     closed = found["close"].startswith((")", "]"))
     if letter.islower() and not closed and not found["name"]:
@@ -168,7 +175,7 @@ def _is_label(found: re.Match[str], options: Options) -> bool:
 
 def _contradicts(rest: str, index: int, options: Options) -> bool:
     """Whether the letter is followed by exactly another option's words; it is then unclear which one is meant."""
-    after = rest[_label_end(rest) :]
+    after = _LABEL_END.sub("", rest)
     if options.begins(after, index):
         return False
     if (letter := _LONE_LETTER.fullmatch(after)) and options.index_of(letter[1]) not in {index, None}:
@@ -183,12 +190,7 @@ def _clause(text: str) -> str:
     return text[: end.start()] if end else text
 
 
-def _label_end(rest: str) -> int:
-    found = _LABEL_END.match(rest)
-    return found.end() if found else 0
-
-
-CUE: Final = re.compile(
+_CUE: Final = re.compile(
     r"\b(?:sorry|oops|whoops|apologies|I apologi[sz]e|my (?:mistake|bad|error)|correction|corrected|scratch that|strike that|edit"
     r"|wait|hold on"
     r"|on (?:second thoughts?|reflection|closer (?:look|inspection)|reconsideration)|after reconsidering|reconsidering"
@@ -217,7 +219,7 @@ _BETTER: Final = re.compile(
 
 def last_cue(text: str) -> int | None:
     """Return the position after the last phrase of correction, or ``None``."""
-    ends = [cue.end() for cue in CUE.finditer(text)]
+    ends = [cue.end() for cue in _CUE.finditer(text)]
     return ends[-1] if ends else None
 
 
@@ -248,7 +250,6 @@ _HEAD: Final = re.compile(
     r"^[ \-\u2022#>|+]{0,8}(?:\d{1,2}[.)] )?(?:(?:option|choice|answer) )?[(\[]?(?P<letter>[A-Z])(?:[)\].:|]|(?=[ ]?["
     r"|:,\-\u2013\u2014]|[ ][A-Z(]|[ ]*$))"
 )
-_TICKED_LETTER: Final = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _NEGATION: Final = re.compile(
     r"\b(?:no|not|none|never|without|unlikely|incorrect|wrong|excluded|false|against|absent|lacks?|cannot|n't)\b|n't\b", re.IGNORECASE
 )
@@ -259,8 +260,8 @@ _LONGEST: Final = 400
 class Checklist:
     """The check marks of a reply."""
 
-    ticked: frozenset[int]
-    crossed: frozenset[int]
+    ticked: set[int]
+    crossed: set[int]
     """Indexes of options that are crossed out or left empty."""
     unclear: bool
     """A mark belongs to no option, to several options, or to a denial."""
@@ -271,15 +272,14 @@ class Checklist:
 def read_checklist(text: str, options: Options) -> Checklist | None:
     """Read the check marks of ``text``; ``None`` without any."""
     ticked, crossed, rest = set[int](), set[int](), list[str]()
-    unclear = found = boxed_x = signed = False
+    all_marks: list[re.Match[str]] = []
+    unclear = False
     for line in text.split("\n"):
         marks = list(_MARK.finditer(line[:_LONGEST]))
         if not marks:
             rest.append(line)
             continue
-        found = True
-        signed = signed or any((m["sign"] or "") in _TICK + _CROSS and m["sign"] for m in marks)
-        boxed_x = boxed_x or any((m["box"] or "").lower() == "x" for m in marks)
+        all_marks += marks
         pairs = _pairs(line[:_LONGEST], marks, options)
         unclear = unclear or pairs is None
         for index, mark in pairs or ():
@@ -288,34 +288,33 @@ def read_checklist(text: str, options: Options) -> Checklist | None:
                 unclear = True
             else:
                 (ticked if ticks else crossed).add(index)
-    if not found:
+    if not all_marks:
         return None
-    return Checklist(
-        frozenset(ticked), frozenset(crossed), unclear or (boxed_x and signed) or bool(ticked & crossed), "\n".join(rest).strip()
-    )
+    signed = any(mark["sign"] and mark["sign"] in _TICK + _CROSS for mark in all_marks)
+    boxed_x = any((mark["box"] or "").lower() == "x" for mark in all_marks)
+    return Checklist(ticked, crossed, unclear or (signed and boxed_x) or bool(ticked & crossed), "\n".join(rest).strip())
 
 
 def _pairs(line: str, marks: list[re.Match[str]], options: Options) -> list[tuple[int, re.Match[str]]] | None:
     """Pair each mark of a line with its option. Empty if the line names no option; ``None`` if the pairing is unclear."""
     bare = _MARK.sub(" ", line).strip()
-    head = _HEAD.match(bare)
+    indexes = [index for letter in LONE_LETTER.findall(bare) if (index := options.index_of(letter)) is not None]
     if len(marks) > 1:
-        letters = [found[0] for found in _TICKED_LETTER.finditer(_MARK.sub(" ", line))]
-        indexes = [index for letter in letters if (index := options.index_of(letter)) is not None]
         alternating = len(indexes) == len(marks) == len(set(indexes)) and _alternates(line, marks)
         return list(zip(indexes, marks, strict=True)) if alternating else None
+    head = _HEAD.match(bare)
     if head and (index := options.index_of(head["letter"])) is not None:
         return [(index, marks[0])]
     named = options.named(bare.strip(" |-:"))
     if not named:
-        return None if any(options.index_of(letter[0]) is not None for letter in _TICKED_LETTER.finditer(bare)) else []
+        return None if indexes else []
     return [(named[0], marks[0])] if len(named) == 1 else None
 
 
 def _alternates(line: str, marks: list[re.Match[str]]) -> bool:
     """Whether exactly one letter is between each two marks: ``A x B x`` or ``x A x B``."""
     between = [line[one.end() : other.start()] for one, other in pairwise(marks)]
-    return all(len(_TICKED_LETTER.findall(piece)) == 1 for piece in between)
+    return all(len(LONE_LETTER.findall(piece)) == 1 for piece in between)
 
 
 def _ticks(mark: re.Match[str]) -> bool | None:

@@ -115,13 +115,13 @@ def _of_thing(sentence: tuple[str, ...], asked: _Asked) -> bool | str | None:
     before, after = sentence[:at], sentence[at + size :]
     if _UNSURE & set(sentence) or len(places) > 1:
         return "unsure"
-    sides = _SIDES & set(sentence)
+    sides = (_SIDES & set(sentence)) - asked.where - set(asked.what)
     if after and after[0] not in _FOLLOWS | _PREPOSITION | {","}:
         return None  # "mass effect" is not a mass
     return _said_of_thing(before, after, sides, asked)
 
 
-def _said_of_thing(before: tuple[str, ...], after: tuple[str, ...], sides: frozenset[str] | set[str], asked: _Asked) -> bool | str | None:
+def _said_of_thing(before: tuple[str, ...], after: tuple[str, ...], sides: frozenset[str], asked: _Asked) -> bool | str | None:
     sentence = {*before, *after}
     tail = " ".join(after)
     denied, absent = _denied(before), bool(_ABSENT.match(tail))
@@ -129,12 +129,10 @@ def _said_of_thing(before: tuple[str, ...], after: tuple[str, ...], sides: froze
         return "unsure"
     if denied or absent:
         elsewhere = _place(after) - asked.where - set(asked.what)
-        return None if elsewhere or sides - asked.where - set(asked.what) else False
+        return None if elsewhere or sides else False
     if not (_STATES & set(before) or _PRESENT.match(tail)):
         return None
-    if asked.where - sentence or (asked.where and sides - asked.where - set(asked.what)):
-        return None
-    return True
+    return None if asked.where - sentence or (asked.where and sides) else True
 
 
 def _denied(before: tuple[str, ...]) -> bool | None:
@@ -196,41 +194,18 @@ _LEADING = re.compile(
     rf"[\W_]{{0,8}}(?:(?:so|therefore|thus|hence|well|simply|clearly|probably|likely)[, ]{{1,2}})?(?P<word>{_YES}|{_NO})", re.IGNORECASE
 )
 _CLAUSES = re.compile(r"[.,;:!?\n]+")
-_ADVERBS = (
-    "",
-    "probably ",
-    "definitely ",
-    "certainly ",
-    "absolutely ",
-    "likely ",
-    "most likely ",
-    "i think ",
-    "apparently ",
-    "clearly ",
-    "of course ",
+_ADVERBS = ("probably", "definitely", "certainly", "absolutely", "likely", "most likely", "i think", "apparently", "clearly", "of course")
+_NO_CLAUSES = (
+    *(f"{adverb} not" for adverb in _ADVERBS),
+    *("not really", "not at all", "not likely", "i don't think so", "i do not think so", "i don't believe so", "nein", "n\u00e3o", "non"),
+    *("\u5426", "\u4e0d", "\u4e0d\u662f", "\u4e0d\u662f\u7684", "\u6ca1\u6709", "\u6c92\u6709", "\u5e76\u6ca1\u6709"),
+    *("\u4e0d\u5bf9", "\u4e0d\u5b58\u5728", "\u4e0d\u80fd", "\u4e0d\u4f1a"),
 )
-_CLAUSE_MEANS = {
-    **{f"{adverb}not": False for adverb in _ADVERBS if adverb},
-    **dict.fromkeys(("not really", "not at all", "not likely", "i don't think so", "i do not think so", "i don't believe so"), False),
-    **dict.fromkeys(
-        (
-            "nein",
-            "n\u00e3o",
-            "non",
-            "\u5426",
-            "\u4e0d",
-            "\u4e0d\u662f",
-            "\u4e0d\u662f\u7684",
-            "\u6ca1\u6709",
-            "\u6c92\u6709",
-            "\u5e76\u6ca1\u6709",
-        ),
-        False,
-    ),
-    **dict.fromkeys(("\u4e0d\u5bf9", "\u4e0d\u5b58\u5728", "\u4e0d\u80fd", "\u4e0d\u4f1a"), False),
-    **dict.fromkeys(("i think so", "i believe so", "of course", "s\u00ed", "oui", "ja", "sim"), True),
-    **dict.fromkeys(("\u662f", "\u662f\u7684", "\u5bf9", "\u5bf9\u7684", "\u5b58\u5728", "\u6709\u7684"), True),
-}
+_YES_CLAUSES = (
+    *("i think so", "i believe so", "of course", "s\u00ed", "oui", "ja", "sim"),
+    *("\u662f", "\u662f\u7684", "\u5bf9", "\u5bf9\u7684", "\u5b58\u5728", "\u6709\u7684"),
+)
+_CLAUSE_MEANS = {**dict.fromkeys(_NO_CLAUSES, False), **dict.fromkeys(_YES_CLAUSES, True)}
 _ALONE_MEANS = {
     **dict.fromkeys(("definitely", "certainly", "absolutely", "indeed", "affirmative", "\u6709"), True),
     **dict.fromkeys(("\u65e0", "\u7121"), False),

@@ -19,7 +19,6 @@ from chiron.io import alone, unwritten, write_atomically
 RECORD = ".chiron/fetched.json"
 """In a downloaded folder: where its files are from, and which of them are verified."""
 VERSION = 1
-_BLOCK = 2**20
 
 
 class FetchInterrupted(ChironError):
@@ -125,15 +124,12 @@ def in_bytes(size: int) -> str:
 
 
 def _benchmarks_of(names: Sequence[str], files: Sequence[Path]) -> list[Benchmark]:
-    tables = suites(files)
+    tables, known = suites(files), benchmarks(files)
     wanted: list[str] = []
     for name in names:
-        if name in tables:
-            wanted += tables[name].benchmarks
-        elif name in (known := benchmarks(files)):
-            wanted.append(name)
-        else:
+        if name not in tables and name not in known:
             raise InputError(unknown_name("benchmark or suite", name, [*tables, *known], "'chiron eval --list' shows all"))
+        wanted += tables[name].benchmarks if name in tables else [name]
     return [benchmark_of(name, files) for name in dict.fromkeys(wanted)]
 
 
@@ -265,14 +261,11 @@ def _fetch(wanted: Download, file: RemoteFile) -> None:
 
 def _receive(wanted: Download, file: RemoteFile, part: Path) -> None:
     """Append what is missing of a file to its part, over HTTP."""
-    import huggingface_hub.utils as untyped
     from huggingface_hub.file_download import http_get
-
-    utils: Any = untyped
 
     # The token is for the hub's own addresses only.
     is_hub = f"/datasets/{wanted.name}/resolve/" in file.url
-    headers = {"Accept-Encoding": "identity"} | (utils.build_hf_headers(library_name="chiron") if is_hub else {})
+    headers = {"Accept-Encoding": "identity"} | (_library().utils.build_hf_headers(library_name="chiron") if is_hub else {})
     with part.open("ab") as out:
         try:
             http_get(file.url, out, resume_size=out.tell(), headers=headers, expected_size=file.size, displayed_filename=file.path)
@@ -302,9 +295,7 @@ def _wrong(path: Path, file: RemoteFile) -> str:
 def _hash(path: Path, kind: str, size: int) -> str:
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 def _record(folder: Path) -> dict[str, Any]:

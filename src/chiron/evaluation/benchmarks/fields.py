@@ -97,6 +97,14 @@ def with_marks(texts: Sequence[str], numbered: Mapping[int, str]) -> tuple[tuple
     return tuple(_NUMBERED_MARK.sub(IMAGE_MARK, text) for text in texts), (*unmarked, *(numbered[n] for n in order))
 
 
+def without_options(name: str, question: str, answer: str, images: tuple[str, ...], labels: Mapping[str, str] | None = None) -> Item:
+    """Build a question without options; the answers ``yes`` and ``no`` make it a yes/no question."""
+    word = yes_or_no(answer)
+    return Item(
+        name, question, word or answer, images, kind="yes_no" if word else "open", group=" ".join(images), labels=dict(labels or {})
+    )
+
+
 def choice(
     name: str,
     question: str,
@@ -188,7 +196,6 @@ def _turn(message: Any) -> Turn:
     return Turn(role, content)
 
 
-FORMATS = (".json", ".jsonl", ".csv", ".txt", ".parquet", ".arrow")
 _ROWS_AT_ONCE = 32
 """Batch size for Parquet and Arrow; a row may hold megabytes of images."""
 
@@ -210,13 +217,12 @@ def read_records(path: Path) -> Iterator[Record]:
         InputError: the file does not have the format of its extension, or the extra ``eval`` is missing.
     """
     readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".txt": _txt, ".parquet": _parquet, ".arrow": _arrow}
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise InputError(f"{path}: unknown file format; a benchmark's file must end in {', '.join(readers)}")
     try:
-        for record in readers[path.suffix.lower()](path):
+        for record in read(path):
             yield record if isinstance(record, dict | Unreadable) else Unreadable(f"a record is {type(record).__name__}, not an object")
-    except KeyError as error:
-        if path.suffix.lower() in readers:
-            raise
-        raise InputError(f"{path}: unknown file format; a benchmark's file must end in {', '.join(FORMATS)}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): download it again") from error
     except (ValueError, csv.Error, RecursionError) as error:

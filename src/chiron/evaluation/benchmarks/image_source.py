@@ -72,7 +72,8 @@ class ImageSource:
         self._kept = True
         ending = next((e for start, e in _ENDINGS.items() if data.startswith(start)), ".img")
         name = hashlib.sha256(data).hexdigest() + ending
-        _write_once(self._cache / name, data)
+        if not os.path.isfile(self._cache / name):
+            _write(self._cache / name, data)
         return name
 
     def check(self, name: str, keep: Keep | None = None) -> ImageFile:
@@ -110,16 +111,18 @@ class ImageSource:
         number, info = self._members[name]
         if info.file_size > MAX_BYTES:
             raise ImageProblem(f"image '{name}' has {info.file_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: shrink it")
-        if os.path.isfile(self._cache / name):
-            return
+        target = self._cache / name
         try:
+            # The zip may have been replaced since an earlier run unpacked it.
+            if os.path.isfile(target) and zlib.crc32(target.read_bytes()) == info.CRC:
+                return
             with self._lock, self._zips[number].open(info) as member:
                 data = member.read(MAX_BYTES + 1)
         except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
             raise ImageProblem(f"image '{name}' cannot be unpacked ({error}): download the zip again") from error
         if len(data) > MAX_BYTES:
             raise ImageProblem(f"image '{name}' has more than {MAX_BYTES // 2**20} MiB: shrink it")
-        _write_once(self._cache / name, data)
+        _write(target, data)
 
 
 def cache_folder(data: Path, run: Path, benchmark: str) -> Path:
@@ -135,9 +138,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         raise InputError(f"{path} cannot be read as a zip ({error}): download it again") from error
 
 
-def _write_once(path: Path, data: bytes) -> None:
-    if os.path.isfile(path):
-        return
+def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)

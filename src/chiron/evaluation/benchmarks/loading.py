@@ -12,7 +12,7 @@ from typing import Any
 from chiron.cases.images import CheckImage
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord
-from chiron.evaluation.benchmarks.fields import UNKNOWN, Record, Unreadable, read_records, yes_or_no
+from chiron.evaluation.benchmarks.fields import UNKNOWN, Unreadable, read_records, yes_or_no
 from chiron.evaluation.benchmarks.image_source import ImageSource, cache_folder
 from chiron.evaluation.items import BadItem, Item, Kind
 from chiron.evaluation.protocols.protocol import Protocol
@@ -20,26 +20,16 @@ from chiron.evaluation.registry import benchmarks
 from chiron.extras import install_command
 
 
-@dataclass(frozen=True)
-class BenchmarkFiles:
-    """A folder with a benchmark's files."""
+def _located(benchmark: Benchmark, data: Path | None) -> tuple[Path, str | None]:
+    """Return the folder with the files, and the hub's commit; ``None`` for local files.
 
-    folder: Path
-    revision: str | None = None
-    """The hub's commit; ``None`` for local files."""
-
-
-def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
-    """Locate the files: ``DATA/NAME``, the data set's folder in ``DATA``, or ``DATA``. Without ``data``, the hub's cache.
-
-    Raises:
-        InputError: the files are missing; the message says what to download and where to put it.
+    The folder is ``DATA/NAME``, the data set's folder in ``DATA``, or ``DATA``. Without ``data``, it is in the hub's cache.
     """
     if data is None:
         return _from_hub(benchmark)
     if not data.is_dir():
         raise InputError(f"data folder {data} does not exist: {how_to_get(benchmark)}")
-    return BenchmarkFiles(next((own for name in (benchmark.name, benchmark.folder) if (own := data / name).is_dir()), data))
+    return next((own for name in (benchmark.name, benchmark.folder) if (own := data / name).is_dir()), data), None
 
 
 def how_to_get(benchmark: Benchmark) -> str:
@@ -56,7 +46,7 @@ def how_to_get(benchmark: Benchmark) -> str:
     )
 
 
-def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
+def _from_hub(benchmark: Benchmark) -> tuple[Path, str]:
     if benchmark.hub is None:
         raise InputError(f"{benchmark.name} is not on the hub: {benchmark.instructions}")
     try:
@@ -73,7 +63,7 @@ def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
     except Exception as error:
         # The hub client, its HTTP library and the system raise many error types. For the user all mean: not available here.
         raise InputError(f"{benchmark.name} could not be fetched from the hub ({type(error).__name__}): {how_to_get(benchmark)}") from error
-    return BenchmarkFiles(folder, folder.resolve().name)
+    return folder, folder.resolve().name
 
 
 @dataclass(frozen=True)
@@ -119,25 +109,24 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
         InputError: the data are missing or have other columns.
         DiskError: images inside the records cannot be written to the cache.
     """
-    place = place_of(benchmark, data)
-    files = _files(benchmark, place.folder)
-    archives = [path for pattern in benchmark.archives for path in sorted(place.folder.glob(pattern))]
-    image_source = ImageSource(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
-    extra_records = _extra_records(benchmark, place.folder)
+    folder, revision = _located(benchmark, data)
+    files = _files(benchmark, folder)
+    archives = [path for pattern in benchmark.archives for path in sorted(folder.glob(pattern))]
+    image_source = ImageSource(folder, archives, cache_folder(folder, run, benchmark.name))
+    extra_records = _extra_records(benchmark, folder)
     unassigned: list[int] = []
     items = tuple(_unique(_items(benchmark, files, image_source, extra_records, unassigned)))
     if not items:
         raise InputError(f"{benchmark.name}: {files[0]} contains no question of this benchmark: {how_to_get(benchmark)}")
-    _need_images(benchmark, items, image_source, place.folder)
-    notes: tuple[str, ...] = ()
+    _need_images(benchmark, items, image_source, folder)
+    notes = []
     if benchmark.n is not None and len(items) != benchmark.n:
-        notes = (f"{benchmark.name}: these files contain {len(items)} questions, the published ones {benchmark.n}",)
+        notes.append(f"{benchmark.name}: these files contain {len(items)} questions, the published ones {benchmark.n}")
     if unassigned:
-        notes += (
-            f"{benchmark.name}: {len(unassigned)} records do not name their benchmark (first: row {unassigned[0]}): they are not in N",
-        )
+        unnamed = f"{len(unassigned)} records do not name their benchmark (first: row {unassigned[0]})"
+        notes.append(f"{benchmark.name}: {unnamed}: they are not in N")
     return LoadedBenchmark(
-        benchmark.name, items, image_source.root, image_source.check, place.revision, notes, benchmark.bare, benchmark.counts_all
+        benchmark.name, items, image_source.root, image_source.check, revision, tuple(notes), benchmark.bare, benchmark.counts_all
     )
 
 
@@ -192,46 +181,40 @@ def _items(
     extra_records: Mapping[str, Mapping[str, Any]],
     unassigned: list[int],
 ) -> Iterator[Item | BadItem]:
-    number = 0
-    for file in files:
-        for record in read_records(file):
-            number += 1
-            if number == 1 and isinstance(record, dict) and (missing := benchmark.missing_columns(record)):
-                raise InputError(
-                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}."
-                    f" It may belong to another benchmark. To get this one, {how_to_get(benchmark)}"
-                )
-            belongs = _belongs(benchmark, record)
-            if belongs is None:
+    records = ((file, record) for file in files for record in read_records(file))
+    for number, (file, record) in enumerate(records, 1):
+        if isinstance(record, Unreadable):
+            if benchmark.belongs is None:
+                yield BadItem(f"row {number}", record.problem, "choice" if benchmark.closed else None)
+            else:
                 unassigned.append(number)
-            elif belongs:
-                yield _item(benchmark, record, number, image_source, extra_records)
+            continue
+        if number == 1 and (missing := benchmark.missing_columns(record)):
+            raise InputError(
+                f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}."
+                f" It may belong to another benchmark. To get this one, {how_to_get(benchmark)}"
+            )
+        belongs = benchmark.belongs is None or benchmark.belongs(record)
+        if belongs is None:
+            unassigned.append(number)
+        elif belongs:
+            yield _item(benchmark, BenchmarkRecord(record, number, benchmark.name, image_source, extra_records))
 
 
-def _belongs(benchmark: Benchmark, record: Record) -> bool | None:
-    if benchmark.belongs is None:
-        return True
-    return None if isinstance(record, Unreadable) else benchmark.belongs(record)
-
-
-def _item(
-    benchmark: Benchmark, record: Record, number: int, image_source: ImageSource, extra_records: Mapping[str, Mapping[str, Any]]
-) -> Item | BadItem:
-    if isinstance(record, Unreadable):
-        return BadItem(f"row {number}", record.problem, "choice" if benchmark.closed else None)
-    kind = _kind(benchmark, record)
-    name = next((str(record[column]) for column in ("id", "qid", "index") if record.get(column) not in (None, "")), f"row {number}")
-    if missing := benchmark.missing_columns(record):
-        return BadItem(name, f"row {number} lacks {', '.join(missing)}", kind)
+def _item(benchmark: Benchmark, record: BenchmarkRecord) -> Item | BadItem:
+    raw, row, kind = record.raw, f"row {record.number}", _kind(benchmark, record.raw)
+    name = next((str(raw[column]) for column in ("id", "qid", "index") if raw.get(column) not in (None, "")), row)
+    if missing := benchmark.missing_columns(raw):
+        return BadItem(name, f"{row} lacks {', '.join(missing)}", kind)
     try:
-        item = benchmark.read(BenchmarkRecord(record, number, benchmark.name, image_source, extra_records))
+        item = benchmark.read(record)
     except BadRecord as problem:
-        return BadItem(name, f"row {number}: {problem}", kind)
+        return BadItem(name, f"{row}: {problem}", kind)
     except (ValueError, TypeError) as error:
         # A value of an unexpected type makes this record bad; the others still load.
-        return BadItem(name, f"row {number}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
+        return BadItem(name, f"{row}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
     lack = _imageless(benchmark, item)
-    return BadItem(item.id, f"row {number}: {lack}", _kind_of(item)) if lack else item
+    return BadItem(item.id, f"{row}: {lack}", _kind_of(item)) if lack else item
 
 
 def _imageless(benchmark: Benchmark, item: Item) -> str:
@@ -286,7 +269,7 @@ def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], image_so
 def _fingerprinted(item: Item | BadItem) -> dict[str, Any]:
     if isinstance(item, BadItem):
         return {"id": item.id, "kind": item.kind}  # the problem is in this program's words, which may change
-    values = {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}
+    values = {**vars(item), "labels": dict(item.labels)}
     # Add these keys only where they have a value, so that fingerprints of other benchmarks do not change.
     more = {"asked": [[turn.role, turn.text] for turn in values.pop("asked")], "alternatives": values.pop("alternatives")}
     return {**values, **{name: value for name, value in more.items() if value}}

@@ -9,26 +9,25 @@ without these replies is also in ``results.json``, as ``published_accuracy``.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 from chiron.client.call import ImagePart, Message
 from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.open_answers import final_text
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import BadItem, Item, as_modalities, user_message, with_options
-from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, is_closed
+from chiron.evaluation.protocols.protocol import UNPARSED, ParsedReply, Protocol, is_closed
 
 
 class ChironJudge(Protocol):
     """Asks closed questions; if a benchmark has none, all questions."""
 
-    name: ClassVar[str] = "chiron_judge"
-    description: ClassVar[str] = "a chain of thought; its final answer is judged as published"
-    prompts: ClassVar[tuple[str, ...]] = ("chain", "published_judge")
-    judged: ClassVar[bool] = True
-    any_yes: ClassVar[bool] = True
-    leaves_out_unparsed: ClassVar[bool] = True
-    notes: ClassVar[tuple[str, ...]] = (
+    name = "chiron_judge"
+    description = "a chain of thought; its final answer is judged as published"
+    prompts = ("chain", "published_judge")
+    judged = True
+    any_yes = True
+    leaves_out_unparsed = True
+    notes = (
         "As published, the judge sees both answers but not the question, at temperature 0.9, and any yes in its reply counts.",
         "The judge's prompt has this project's words. It contains the last final answer, cut to 600 characters.",
     )
@@ -44,14 +43,12 @@ class ChironJudge(Protocol):
         return item if item.asked else replace(item, question=as_modalities(item.question, len(item.images)))
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Ask for steps and a final answer."""
         return (user_message(prompts.own["chain"], item, pictures),)
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
-        """Take the last final answer from the reply; the judge decides whether it is right."""
         del item  # the judge reads it
         given = final_text(reply, family or ReplyFormat.CHIRON)
-        return ParsedReply(given, str(Rule.UNPARSED if given is None else Rule.FINAL_MARK), None if given is not None else False)
+        return UNPARSED if given is None else ParsedReply(given, str(Rule.FINAL_MARK), None)
 
 
 PROTOCOLS = (ChironJudge(),)

@@ -1,7 +1,5 @@
 """Protocol ``exact``: ask as the search asks an intern, and match the final answer exactly (``answers/open_answers.py``)."""
 
-from typing import ClassVar
-
 from chiron.client.call import ImagePart, Message
 from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.config import EvaluationPrompts
@@ -12,16 +10,14 @@ from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, chosen_o
 class Exact(Protocol):
     """For the miniature and for data whose answers are a few fixed words. Choices are read by rule."""
 
-    name: ClassVar[str] = "exact"
-    description: ClassVar[str] = "asked as the search asks an intern; open answers by exact match"
-    prompts: ClassVar[tuple[str, ...]] = ("intern_system", "intern")
+    name = "exact"
+    description = "asked as the search asks an intern; open answers by exact match"
+    prompts = ("intern_system", "intern")
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Ask as the search asks an intern with no reasoning yet."""
         return prompts.search.intern(as_case(item), pictures, ())
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
-        """Read the final answer's words, or the option."""
         return chosen_option(item, reply, family) if item.options else matched_phrase(item, reply, family)
 
 

@@ -1,39 +1,35 @@
 """Protocol ``medevalkit_full``: all questions; closed ones are read by rule, open ones are compared by a judge."""
 
-from typing import ClassVar
-
 from chiron.client.call import ImagePart, Message
-from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
+from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import final_text
 from chiron.evaluation.answers.yes_no import yes_no
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import Item, user_message
-from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, chosen_option
+from chiron.evaluation.protocols.protocol import UNPARSED, ParsedReply, Protocol, chosen_option
 
 
 class MedEvalKitFull(Protocol):
     """Asks all questions of a benchmark."""
 
-    name: ClassVar[str] = "medevalkit_full"
-    description: ClassVar[str] = "open and closed questions; closed ones read by rule, open ones judged"
-    prompts: ClassVar[tuple[str, ...]] = ("choice", "yes_no", "short", "judge_system", "judge")
-    judged: ClassVar[bool] = True
+    name = "medevalkit_full"
+    description = "open and closed questions; closed ones read by rule, open ones judged"
+    prompts = ("choice", "yes_no", "short", "judge_system", "judge")
+    judged = True
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Ask for a letter, a yes or no, or a phrase."""
         name = "choice" if item.options else "yes_no" if item.kind == "yes_no" else "short"
         return (user_message(prompts.own[name], item, pictures),)
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
-        """Read closed questions by rule; leave open ones to the judge."""
         if item.options:
             return chosen_option(item, reply, family)
         if item.kind == "yes_no":
             is_yes = yes_no(reply, item.question, family=family)
-            given = None if is_yes is None else "yes" if is_yes else "no"
-            return ParsedReply(given, str(Rule.UNPARSED) if given is None else "yes or no", given == item.answer)
+            word = "yes" if is_yes else "no"
+            return UNPARSED if is_yes is None else ParsedReply(word, "yes or no", word == item.answer)
         given = final_text(reply, family)
-        return ParsedReply(given, str(Rule.UNPARSED) if given is None else "judge", None if given is not None else False)
+        return UNPARSED if given is None else ParsedReply(given, "judge", None)
 
 
 PROTOCOLS = (MedEvalKitFull(),)

@@ -28,6 +28,10 @@ class ParsedReply:
     """``None`` if a judge has to decide, or if the protocol only has scores."""
 
 
+UNPARSED = ParsedReply(None, str(Rule.UNPARSED), right=False)
+"""A reply without an answer; it counts as wrong."""
+
+
 class Protocol(ABC):
     """One way to ask questions and to count answers."""
 
@@ -89,12 +93,12 @@ def is_closed(item: Item | BadItem) -> bool:
 def chosen_option(item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
     """Read the chosen option from a reply by rule."""
     found = extract(reply, item.options, question=item.question, family=family)
-    given = None if found.index is None else item.options[found.index]
-    return ParsedReply(given, str(found.rule), found.index is not None and found.index == item.gold)
+    return UNPARSED if found.index is None else ParsedReply(item.options[found.index], str(found.rule), found.index == item.gold)
 
 
 def matched_phrase(item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
     """Read the final answer's words. They are right if they match a known answer exactly (:func:`exact_match`)."""
     given = final_text(reply, family)
-    right = any(exact_match(given, known) for known in (item.answer, *item.alternatives))
-    return ParsedReply(given, str(Rule.UNPARSED) if given is None else "final answer", right)
+    if given is None:
+        return UNPARSED
+    return ParsedReply(given, "final answer", any(exact_match(given, known) for known in (item.answer, *item.alternatives)))

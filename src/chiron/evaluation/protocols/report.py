@@ -1,8 +1,5 @@
 """Protocol ``report``: write a radiology report. A report is not right or wrong; it is measured by scores only."""
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 from chiron.client.call import ImagePart, Message
 from chiron.conversation.markup import own_turn, said
 from chiron.evaluation.answers.answer_tags import ReplyFormat
@@ -15,18 +12,16 @@ from chiron.evaluation.protocols.protocol import ParsedReply, Protocol
 class Report(Protocol):
     """Asks open questions. The whole reply is the report, or what follows its final-answer mark."""
 
-    name: ClassVar[str] = "report"
-    description: ClassVar[str] = "reports, measured by scores only"
-    prompts: ClassVar[tuple[str, ...]] = ("report",)
-    scores_only: ClassVar[bool] = True
-    notes: ClassVar[tuple[str, ...]] = ("A report is not right or wrong, so there is no accuracy.",)
+    name = "report"
+    description = "reports, measured by scores only"
+    prompts = ("report",)
+    scores_only = True
+    notes = ("A report is not right or wrong, so there is no accuracy.",)
 
-    def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
-        """Select the open questions."""
-        return tuple(item for item in items if item.kind in {"open", None})
+    def takes(self, item: Item | BadItem) -> bool:
+        return item.kind in {"open", None}
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Ask for the report."""
         return (user_message(prompts.own["report"], item, pictures),)
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:

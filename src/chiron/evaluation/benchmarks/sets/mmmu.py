@@ -1,5 +1,6 @@
 """MMMU, Health & Medicine: five subjects. The answers to its test questions are published separately, in MMMU's repository."""
 
+from dataclasses import replace
 from functools import partial
 
 from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord, WebFile, having
@@ -28,7 +29,7 @@ def _item(split: str, row: BenchmarkRecord) -> Item:
     return Item(name, question, " or ".join(a for a in known if a != UNKNOWN), images, group=" ".join(images), labels=labels)
 
 
-def _split(split: str, size: str, n: int, **more: object) -> Benchmark:
+def _split(split: str, size: str, n: int) -> Benchmark:
     return Benchmark(
         name=f"mmmu_health_{split}",
         title=f"MMMU Health & Medicine, {split}",
@@ -40,16 +41,13 @@ def _split(split: str, size: str, n: int, **more: object) -> Benchmark:
         columns=("id", "question", "options", "answer", "question_type"),
         read=partial(_item, split),
         belongs=having("id", *(f"{split}_{subject}_" for subject in SUBJECTS), at_start=True),
-        **more,  # type: ignore[arg-type]
     )
 
 
 BENCHMARKS = (
     _split("validation", "150: 145 choices, 5 open", 150),
-    _split(
-        "test",
-        "1,752: 1,712 choices, 40 open",
-        1752,
+    replace(
+        _split("test", "1,752: 1,712 choices, 40 open", 1752),
         extra_files=("answer_dict_test.json", "mmmu/answer_dict_test.json"),
         web_files=(WebFile("https://github.com/MMMU-Benchmark/MMMU/raw/main/mmmu/answer_dict_test.json", "answer_dict_test.json"),),
         instructions="its labels are mmmu/answer_dict_test.json of MMMU's repository on GitHub: put that file next to the others",

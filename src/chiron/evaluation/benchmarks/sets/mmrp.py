@@ -23,8 +23,6 @@ def _item(row: BenchmarkRecord) -> Item:
 
 
 def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
-    recognize: partial[bool] = partial(is_published, part)
-    of_part: partial[bool] = partial(belongs, part)
     return Benchmark(
         name=f"mmrp_{name}",
         title=title,
@@ -33,11 +31,11 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         license="that of its cases",
         # Never a build's rows.jsonl, which also contain training data.
         files=(f"data/{part}/test-*.parquet", f"*/data/{part}/test-*.parquet", f"mmrp_{name}*.json*", f"*{name}*.json*"),
-        recognize=recognize,
+        recognize=partial(is_published, part),
         archives=("images.zip",),
         columns=("id", "question", "answer"),
         read=_item,
-        belongs=of_part,
+        belongs=partial(belongs, part),
         needs_image=part != "text",
         counts_all=True,
         protocol=protocol,

@@ -1,15 +1,12 @@
 """PathVQA: questions on pathology figures."""
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of
-from chiron.evaluation.benchmarks.fields import yes_or_no
+from chiron.evaluation.benchmarks.fields import without_options
 from chiron.evaluation.items import Item
 
 
 def _item(row: BenchmarkRecord) -> Item:
-    images = row.images("image")
-    answer = row.text("answer")
-    word = yes_or_no(answer)
-    return Item(row.name, row.text("question"), word or answer, images, kind="yes_no" if word else "open", group=" ".join(images))
+    return without_options(row.name, row.text("question"), row.text("answer"), row.images("image"))
 
 
 BENCHMARKS = (

@@ -10,13 +10,13 @@ from chiron.evaluation.items import Item
 _QUESTION = "Write the findings section of the radiology report for this chest X-ray study."
 
 
-def _r2gen(row: BenchmarkRecord) -> Item:
+def _item(row: BenchmarkRecord) -> Item:
     study = row.raw.get("study_id")
     images = row.images("image_path")
     return Item(row.text("id"), _QUESTION, row.text("report"), images, group=f"study {study}" if study else " ".join(images))
 
 
-def _r2gen_set(name: str, title: str, size: str, n: int, terms: str, where: str) -> Benchmark:
+def _part(name: str, title: str, size: str, n: int, terms: str, where: str) -> Benchmark:
     return Benchmark(
         name=name,
         title=title,
@@ -25,7 +25,7 @@ def _r2gen_set(name: str, title: str, size: str, n: int, terms: str, where: str)
         license=terms,
         files=("annotation.json",),
         columns=("id", "report", "image_path"),
-        read=_r2gen,
+        read=_item,
         belongs=having("key_1", "test"),
         protocol="report",
         instructions=f"get annotation.json and images/ in R2Gen's form ({where}), and put both into DIR/{name}",
@@ -33,7 +33,7 @@ def _r2gen_set(name: str, title: str, size: str, n: int, terms: str, where: str)
 
 
 BENCHMARKS = (
-    _r2gen_set(
+    _part(
         "iu_xray",
         "IU X-Ray, test, findings",
         "590 reports with two images each",
@@ -41,7 +41,7 @@ BENCHMARKS = (
         "CC-BY-NC-ND-4.0",
         "linked from cuhksz-nlp/R2Gen on GitHub",
     ),
-    _r2gen_set(
+    _part(
         "mimic_cxr",
         "MIMIC-CXR, test, findings",
         "3,858 images, each with the report of its study",

@@ -6,7 +6,7 @@ The yes and no words of the Chinese questions are those that lmms-eval's task ``
 from functools import partial
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of, having
-from chiron.evaluation.benchmarks.fields import choice, yes_or_no
+from chiron.evaluation.benchmarks.fields import choice, without_options
 from chiron.evaluation.items import Item
 
 _PAIRS = (
@@ -25,15 +25,12 @@ _OTHER_WORDS = {"\u662f\u7684": "\u662f", "\u4e0d\u662f": "\u5426", "\u65e0": "\
 def _item(language: str, row: BenchmarkRecord) -> Item:
     images = row.images("img_name")
     answer = row.text("answer")
-    word = yes_or_no(answer)
     labels = row.label("modality", "location=body_system", "content_type=question_type", "answer_type")
     spelled = _OTHER_WORDS.get(answer, answer)
     pair = next((pair for pair in _PAIRS if spelled in pair), None)
     if language == "zh" and pair is not None and labels.get("answer_type") == "CLOSED":
         return choice(row.text("qid"), row.text("question"), pair, pair.index(spelled), images, labels)
-    return Item(
-        row.text("qid"), row.text("question"), word or answer, images, (), None, "yes_no" if word else "open", " ".join(images), labels
-    )
+    return without_options(row.text("qid"), row.text("question"), answer, images, labels)
 
 
 def _language(name: str, language: str, title: str, size: str, n: int) -> Benchmark:

@@ -1,23 +1,14 @@
 """VQA-RAD: questions that clinicians asked about radiology images."""
 
+from functools import partial
+
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of, having
-from chiron.evaluation.benchmarks.fields import yes_or_no
+from chiron.evaluation.benchmarks.fields import without_options
 from chiron.evaluation.items import Item
 
 
-def _published(row: BenchmarkRecord) -> Item:
-    return _item(row, row.text("question"), row.text("answer"), row.label("answer_type"))
-
-
-def _closed(row: BenchmarkRecord) -> Item:
-    """Read the variant of 272 closed questions; the same files also contain open ones."""
-    return _item(row, row.text("input"), row.text("label"), row.label("answer_type"))
-
-
-def _item(row: BenchmarkRecord, question: str, answer: str, labels: dict[str, str]) -> Item:
-    images = row.images("image")
-    word = yes_or_no(answer)
-    return Item(row.name, question, word or answer, images, kind="yes_no" if word else "open", group=" ".join(images), labels=labels)
+def _item(question: str, answer: str, row: BenchmarkRecord) -> Item:
+    return without_options(row.name, row.text(question), row.text(answer), row.images("image"), row.label("answer_type"))
 
 
 BENCHMARKS = (
@@ -30,7 +21,7 @@ BENCHMARKS = (
         hub="flaviagiammarino/vqa-rad",
         files=files_of("test"),
         columns=("image", "question", "answer"),
-        read=_published,
+        read=partial(_item, "question", "answer"),
     ),
     Benchmark(
         name="vqa_rad_272",
@@ -41,8 +32,8 @@ BENCHMARKS = (
         hub="AdaptLLM/biomed-VQA-benchmark",
         files=("VQA_RAD/test*.parquet", "VQA_RAD/test*.json*", *files_of("test")),
         columns=("image", "input", "label", "answer_type"),
-        read=_closed,
-        belongs=having("answer_type", "closed"),
+        read=partial(_item, "input", "label"),
+        belongs=having("answer_type", "closed"),  # the same files also contain open questions
         closed=True,
     ),
 )

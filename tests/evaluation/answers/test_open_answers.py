@@ -4,7 +4,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from chiron.evaluation.answers.open_answers import exact_match, normal_form, same_answer
+from chiron.errors import InputError
+from chiron.evaluation.answers.answer_tags import ReplyFormat
+from chiron.evaluation.answers.open_answers import exact_match, final_text, normal_form, token_recall
 
 SAME = """
 3.0 cm = 3 cm
@@ -18,6 +20,7 @@ SAME = """
 two = 2
 left lung = Lung, left
 the left lung = Lung (left)
+The Liver. = liver
 right upper lobe = lobe, upper right
 upper left lobe = left upper lobe
 mass and effusion = effusion, mass
@@ -42,6 +45,7 @@ Hepatitis A = hepatitis A
 """
 DIFFERENT = """
 left lung = right lung
+left liver = liver
 mass = no mass
 5 mm = <5 mm
 <5 mm = >5 mm
@@ -118,13 +122,13 @@ def answers(draw: st.DrawFn, word: str) -> tuple[str, str, str]:
 @given(st.data(), opposites)
 def test_opposites_are_never_the_same(data: st.DataObject, opposite: tuple[str, str]) -> None:
     before, word, behind = data.draw(answers(opposite[0]))
-    assert not same_answer(before + word + behind, before + opposite[1] + behind)
+    assert not exact_match(before + word + behind, before + opposite[1] + behind)
 
 
 @given(st.data(), st.sampled_from(["no", "not", "without", "absence of", "negative for", "non", "never"]))
 def test_a_denial_is_never_the_same_as_what_it_denies(data: st.DataObject, denial: str) -> None:
     before, word, behind = data.draw(answers(data.draw(nouns)))
-    assert not same_answer(f"{before}{denial} {word}{behind}", before + word + behind)
+    assert not exact_match(f"{before}{denial} {word}{behind}", before + word + behind)
 
 
 @pytest.mark.slow
@@ -132,14 +136,14 @@ def test_a_denial_is_never_the_same_as_what_it_denies(data: st.DataObject, denia
 def test_opposites_that_change_places_are_never_the_same(opposite: tuple[str, str], first: str, second: str, joint: str) -> None:
     assume(normal_form(first) != normal_form(second))
     here, there = opposite
-    assert not same_answer(f"{here} {first}{joint}{there} {second}", f"{there} {first}{joint}{here} {second}")
+    assert not exact_match(f"{here} {first}{joint}{there} {second}", f"{there} {first}{joint}{here} {second}")
 
 
 @given(
     st.decimals("0.001", "9999", places=3), st.decimals("0.001", "9999", places=3), st.sampled_from(["", " cm", "mm", " %", " HU", " kg"])
 )
 def test_numbers_are_the_same_exactly_if_they_are_equal(a: object, b: object, unit: str) -> None:
-    assert same_answer(f"{a}{unit}", f"{b}{unit}") == (a == b)
+    assert exact_match(f"{a}{unit}", f"{b}{unit}") == (a == b)
 
 
 @settings(max_examples=40)
@@ -147,5 +151,46 @@ def test_numbers_are_the_same_exactly_if_they_are_equal(a: object, b: object, un
 @example("&", "")
 @example("and", "&")
 def test_any_text_has_a_form_and_matches_both_ways(a: str, b: str) -> None:
-    assert same_answer(a, b) == same_answer(b, a)
-    assert same_answer(a, a) == (a.strip() != "")
+    assert exact_match(a, b) == exact_match(b, a)
+    assert exact_match(a, a) == (a.strip() != "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "family", "expected"),
+    [
+        ("### Step 1: x\n### The final answer is: **Acute infarct**", None, "Acute infarct"),
+        ("<think>Maybe lung.</think><answer>Liver</answer>", None, "Liver"),
+        (r"So \boxed{\text{grade {II}}}", None, "grade {II}"),
+        ('{"answer": "glioma", "why": "edema"}', None, "glioma"),
+        ("\u6700\u7ec8\u7b54\u6848\uff1a\u80ba\u708e", None, "\u80ba\u708e"),
+        ("## Thinking\n\nHm.\n\n## Final Response\n\nIt is a glioma.", None, "It is a glioma."),
+        ("The MRI is bright. The answer is glioma.", None, "glioma"),
+        ("A glioma of the left lobe", None, "A glioma of the left lobe"),
+        ("A glioma of the left lobe", ReplyFormat.CHIRON, None),
+        ("<think>never ends", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_final_text(reply: str, family: ReplyFormat | None, expected: str | None) -> None:
+    assert final_text(reply, family) == expected
+
+
+@given(st.text(), st.sampled_from([None, *ReplyFormat]))
+def test_any_reply_has_a_final_text_or_none(reply: str, family: ReplyFormat | None) -> None:
+    text = final_text(reply, family)
+    assert text is None or text
+    assert token_recall(text, "left infarct") <= 1.0
+
+
+def test_steps_without_an_end_have_no_final_text() -> None:
+    step = "### Step 1: No shift is seen.\n### Step 2: The ventricle is narrow"
+    assert final_text(step) is None
+    assert final_text(f"{step}.\n\nA large haematoma") == "A large haematoma"
+
+
+def test_recall_counts_the_known_words() -> None:
+    assert token_recall("There is an acute infarct", "Acute left infarct") == pytest.approx(2 / 3)
+    assert token_recall("infarct infarct infarct", "acute infarct") == pytest.approx(1 / 2)
+    assert token_recall(None, "infarct") == 0.0
+    with pytest.raises(InputError, match="empty"):
+        token_recall("infarct", " ")
