@@ -99,6 +99,20 @@ def test_reviews_of_another_tool_come_back_with_verdicts_texts_and_names(run: Pa
     assert len(read_reviews(run)) == 2
 
 
+def test_an_export_that_label_studio_wrote_is_read(run: Path) -> None:
+    """The file is an export of Label Studio 1.23.2, whose pages a browser filled in for the tasks of this run with ``min_score=0``."""
+    done = import_reviews(run, Path(__file__).parents[1] / "support" / "label_studio_export.json", "label-studio", {"1": "Dr. Anna"})
+    assert (done.reviews, done.incomplete) == (2, 0)
+    alpha, beta = sorted(read_reviews(run), key=lambda event: event["case_id"])
+    assert [step["verdict"] for step in alpha["steps"]] == ["accept", "reject", "edit", "accept"]
+    assert alpha["steps"][1] == {"verdict": "reject", "reason": "hallucinated_finding", "note": "Where?", "text": None}
+    assert alpha["steps"][2]["text"] == "The cortex is interrupted."
+    assert alpha["final"] == {"verdict": "edit", "reason": None, "note": "", "text": "Rib fracture, left"}
+    assert beta["final"] is not None
+    assert {part["verdict"] for part in (*beta["steps"], beta["final"])} == {"accept"}
+    assert {alpha["reviewer"], beta["reviewer"]} == {"Dr. Anna"}
+
+
 @pytest.mark.parametrize(("tool", "answered"), TOOLS)
 def test_an_old_export_does_not_replace_a_newer_review(run: Path, tool: Tool, answered: Any) -> None:
     back = answered(export_tasks(run, tool), {"anna": GOOD})
@@ -140,6 +154,21 @@ def test_tasks_have_the_case_its_images_and_each_part_of_the_path(run: Path) -> 
     assert tasks[0]["data"]["question"] == "What does alpha show?"
     assert tasks[0]["data"]["images"][0].startswith("data:image/")
     assert len(json.loads((export_tasks(run, "argilla", min_score=0.0) / "records.json").read_text())) == 10
+
+
+def test_a_case_without_images_has_one_to_show_if_others_have_images(run: Path) -> None:
+    # Label Studio 1.23 never opens a task whose list of images is empty.
+    tasks = json.loads((export_tasks(run, "label-studio", min_score=0.0) / "tasks.json").read_text())
+    assert [task["data"]["chiron"]["case_id"] for task in tasks] == ["alpha"] * 5 + ["beta"] * 5
+    assert all(len(task["data"]["images"]) == 1 for task in tasks)
+    assert tasks[0]["data"]["images"] != tasks[5]["data"]["images"]
+
+
+def test_images_that_cannot_be_shown_are_counted(run: Path) -> None:
+    (run.parent / "images" / "a.png").write_bytes(b"broken")
+    tasks = json.loads((export_tasks(run, "label-studio") / "tasks.json").read_text())
+    assert tasks[0]["data"]["question"] == "What does alpha show?\n(1 of 1 images of this case are not shown here.)"
+    assert "<Image" not in (run / "label-studio" / "config.xml").read_text()
 
 
 def test_a_folder_that_cannot_be_created_is_refused(run: Path) -> None:

@@ -49,7 +49,8 @@ class BatchFaults:
 
     @classmethod
     def of_each_kind(cls, share: float, seed: int = 0) -> "BatchFaults":
-        return cls(**dict.fromkeys(cls.kinds(), share), seed=seed)
+        shares: dict[str, Any] = dict.fromkeys(cls.kinds(), share)
+        return cls(**shares, seed=seed)
 
 
 class BatchEndpoint(Endpoint):

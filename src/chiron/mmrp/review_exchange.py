@@ -3,12 +3,16 @@
 Both tools get one task for each step and one for the final answer, because their forms have a fixed number of questions.
 """
 
+import base64
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 from xml.sax.saxutils import quoteattr
+
+from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.client.ledger import Ledger, StoredResult
@@ -113,7 +117,7 @@ def export_tasks(run: Path, tool: Tool, out: Path | None = None, *, min_score: f
         files = {"settings.json": _argilla_settings(most), "records.json": [_argilla_record(task) for task in tasks]}
     else:
         write_atomically(folder / "config.xml", [_label_config(images=bool(most))])
-        files = {"tasks.json": [{"data": {**task.fields, "images": list(task.images), "chiron": task.key}} for task in tasks]}
+        files = {"tasks.json": [_label_task(task, images=bool(most)) for task in tasks]}
     for name, content in files.items():
         write_atomically(folder / name, [json.dumps(content, ensure_ascii=False, indent=1)])
     return folder
@@ -185,6 +189,9 @@ def _tasks_of(result: StoredResult, folder: ImageFolder | None) -> Iterator[Revi
     shown = thumbnails(folder, [str(name) for name in record.get("images") or ()], side=_SIDE)
     images = tuple(image.url for image in shown if image.url)
     question, answer = str(record.get("question") or "(none)"), str(record.get("answer") or "(none)")
+    total = len(record.get("images") or ())
+    if total > len(images):
+        question += f"\n({total - len(images)} of {total} images of this case are not shown here.)"
     path = parse_reasoning(reasoning)
     for part, text in (*((str(number), step) for number, step in enumerate(path.steps, start=1)), (FINAL, path.answer or "")):
         yield ReviewTask(result.case_id, hash_path(reasoning), part, text, question, answer, reasoning, images)
@@ -227,6 +234,17 @@ def _from_argilla(data: Any) -> Iterator[tuple[Any, str, _Answers]]:
                     by_person.setdefault(str(response["user_id"]), {})[_NAMES[name]] = response["value"]
         for person, given in by_person.items():
             yield record["metadata"], person, given
+
+
+def _label_task(task: ReviewTask, *, images: bool) -> dict[str, Any]:
+    """Return a task of a project whose interface shows images if ``images``. Label Studio never opens such a task with an empty list."""
+    return {"data": {**task.fields, "images": list(task.images) or [_blank_image()] * images, "chiron": task.key}}
+
+
+def _blank_image() -> str:
+    out = io.BytesIO()
+    Image.new("L", (_SIDE, 32), "white").save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
 def _label_config(*, images: bool) -> str:
