@@ -74,8 +74,6 @@ model.layers.*.post_attention_layernorm.weight   = text
 model.norm.weight                                = text
 lm_head.weight                                   = vocabulary,text
 """
-_BIASES = ("_proj.bias",)
-_NORMS = ("_norm.weight",)
 _PARTS = (
     ("vision_model.", "vision_tower.", _VISION, "vision_layers"),
     ("mlp1.", "multi_modal_projector.", _PROJECTOR, ""),
@@ -116,7 +114,7 @@ def weights(sizes: Mapping[str, int], *, qkv_bias: bool, head: bool, normalized:
         head: Whether the output matrix is stored; a tied one may be omitted.
         normalized: Whether the language model normalizes query and key (Qwen3), instead of giving them and the value a bias (Qwen2).
     """
-    absent = _BIASES if normalized else _NORMS
+    absent = "_proj.bias" if normalized else "_norm.weight"
     for chat_prefix, hf_prefix, table, layers in _PARTS:
         for line in table.split("\n")[1:-1]:
             chat, hf, shape = line.split()
