@@ -27,7 +27,10 @@ def delta(content: Any = None, *, finish: str | None = None, **more: Any) -> dic
 
 
 def streamed(
-    *replies: Callable[[], web.StreamResponse], retry: RetryPolicy | None = None, max_tokens: int = 64, waits: list[float] | None = None
+    *replies: Callable[[], web.StreamResponse],
+    retry: RetryPolicy = RetryPolicy(attempts=1, deadline=0.0),  # noqa: B008 - frozen
+    max_tokens: int = 64,
+    waits: list[float] | None = None,
 ) -> tuple[str, Reply]:
     """Text and reply, after that many responses, the last one for ever."""
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -26,17 +25,7 @@ from chiron.client.prompts import texts_between
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiling, tile_budget
 from chiron.providers.response_parsing import PROXY_REFUSES, Origin, classify_status, read_reply
-from chiron.providers.transport import (
-    IDLE_SECONDS,
-    TLS_ADVICE,
-    Sent,
-    TooLongError,
-    proxy_for,
-    read_bounded,
-    send_afresh,
-    tls_words,
-    tracing,
-)
+from chiron.providers.transport import IDLE_SECONDS, TLS_ADVICE, TooLongError, proxy_for, read_bounded, send_afresh, tls_words, tracing
 
 _KEYS = {"hf": "max_patches", "internvl_chat": "max_dynamic_patch"}
 """Name of the image processor's maximum tiles per image, by layout."""
@@ -60,33 +49,6 @@ def as_trained(message: Message) -> Message:
         if part is not None
     ]
     return Message(message.role, tuple(parts), inline=True)
-
-
-def serving_note(config: OpenAIModel, listed: Mapping[str, Any]) -> str:
-    """Return a note for ``chiron doctor`` if an endpoint serves an InternVL checkpoint without a matching ``serves`` entry, else an empty
-    string.
-
-    Args:
-        config: the model's entry.
-        listed: the model as listed by the endpoint; vLLM gives its folder in ``root``.
-    """
-    from chiron.providers.local.checkpoint import FORMAT_FILE, read_format
-
-    place = str(listed.get("root") or listed.get("id") or config.model)
-    folder = Path(place)
-    try:
-        known = read_format(folder) if place.isprintable() and (folder / FORMAT_FILE).is_file() else None
-    except (InputError, OSError, ValueError):
-        known = None
-    wanted = "" if known is None else f"serves: {{max_tiles: {known.max_tiles}, max_tiles_per: {known.max_tiles_per}}}"
-    if config.serves is None and known is not None:
-        return f"it serves a checkpoint that chiron trained, and cuts several images differently from training: add {wanted}"
-    if config.serves is None and any(name in f"{place} {config.model}".lower() for name in ("internvl", "chiron")):
-        return "it seems to serve InternVL; if 'chiron train' made the checkpoint, add serves: {max_tiles: ...} as its model card says"
-    configured = config.serves and (config.serves.max_tiles, config.serves.max_tiles_per)
-    if known is not None and configured != (known.max_tiles, known.max_tiles_per):
-        return f"the checkpoint was trained otherwise than serves says: write {wanted}"
-    return ""
 
 
 _MAX_LISTING_BYTES = 8 * 2**20
@@ -209,7 +171,9 @@ class OpenAICompatible:
         body = await self.body(call, stream=stream)
         headers = {"Content-Type": "application/json", **self._key_headers()}
         with self.sorting_errors():
-            response = await send_afresh(lambda sent: self._send(body, headers, sent))
+            response = await send_afresh(
+                lambda sent: self._connection().post(self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent)
+            )
             async with response:
                 yield response
 
@@ -275,9 +239,6 @@ class OpenAICompatible:
             for part in message.parts
         ]
         return {"role": message.role, "content": content}
-
-    async def _send(self, body: bytes, headers: dict[str, str], sent: Sent) -> aiohttp.ClientResponse:
-        return await self._connection().post(self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent)
 
     @contextmanager
     def sorting_errors(self) -> Iterator[None]:

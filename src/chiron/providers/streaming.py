@@ -28,7 +28,7 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 async def stream(
     provider: OpenAICompatible,
     call: Call,
-    retry: RetryPolicy | None = None,
+    retry: RetryPolicy,
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Piece]:
@@ -55,7 +55,7 @@ async def stream(
         finally:
             spent.seconds += asyncio.get_running_loop().time() - began
 
-    first, rest = await retry_call(begun, retry or RetryPolicy(attempts=1, deadline=0.0), spent=spent, sleep=sleep)
+    first, rest = await retry_call(begun, retry, spent=spent, sleep=sleep)
     yield first
     async for piece in rest:
         yield piece
