@@ -29,13 +29,12 @@ from chiron.errors import InputError
 from chiron.evaluation.api import evaluate
 from chiron.evaluation.config import EvaluationConfig, EvaluationTokens, load_evaluation
 from chiron.evaluation.items import ITEMS, Item, own_messages, read_results
-from chiron.providers.local.backend import PrefixCache
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.families.registry import FAMILIES
-from chiron.providers.local.generation import Request, generate
+from chiron.providers.local.generation import PrefixCache, Request, generate
 from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
-from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
+from chiron.providers.local.tiling import Tiling, normalise
 from chiron.training.batches import Decoder, PackedBatch, collate
 from chiron.training.estimate import estimate
 from chiron.training.held_out import answer, choose_questions
@@ -104,7 +103,7 @@ class World:
             return {}
         if self.tiled:
             tiling = Tiling(tile=32)
-            tiles = [cut(image, budget=tile_budget(len(opened), tiling), tiling=tiling) for image in opened]
+            tiles = [tiling.cut(image, len(opened)) for image in opened]
             return {"pixel_values": torch.from_numpy(normalise(np.concatenate(tiles)))}
         if trained is not None or self.limit is None:
             return as_processed(trained or self.folder / "base", opened)

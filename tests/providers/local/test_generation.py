@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from chiron.client.call import Call, ImagePart, Message, TextPart
-from chiron.providers.local.backend import PrefixCache, Prompt
+from chiron.providers.local.backend import Prompt
 from chiron.providers.local.checkpoint import find_checkpoint
-from chiron.providers.local.generation import Completion, Generation, Request, choose, generate
+from chiron.providers.local.generation import Completion, Generation, PrefixCache, Request, choose, generate
 from chiron.providers.local.loading import load
-from chiron.providers.local.tiling import cut, normalise, tile_budget
+from chiron.providers.local.tiling import normalise
 from tests.providers.local.checkpoints import a_call, as_processed, config_of, generated, write_family, write_pictures
 from tests.training.tiny import tiny_tiling
 
@@ -57,7 +57,7 @@ def as_transformers_takes(stage: Stage, pictures: list[ImagePart], prompt: Promp
     images = [stage.store.image(picture) for picture in pictures]
     if stage.family.family.tiled:
         tiling = tiny_tiling()
-        tiles = [normalise(cut(image, budget=tile_budget(len(pictures), tiling), tiling=tiling)) for image in images]
+        tiles = [normalise(tiling.cut(image, len(pictures))) for image in images]
         return {"pixel_values": torch.cat([torch.from_numpy(t) for t in tiles])}
     types = stage.family.family.token_types(stage.family.model.config, torch.from_numpy(prompt.ids.astype("int64"))[None])
     return {**as_processed(stage.checkpoint, images), **types}

@@ -1,4 +1,4 @@
-"""Interface between generation and models: prompts, encoded images, and caches of keys and values."""
+"""Interface between generation and models: prompts, encoded images, and the cache of keys and values."""
 
 import inspect
 from collections import OrderedDict
@@ -137,8 +137,9 @@ class KVCache:
         """Keep these rows, in this order; a row may occur several times."""
         lengths = [self.lengths[row] for row in rows]
         dropped = self.width - max(lengths)
-        used = self._store[..., dropped : self.width, :]
-        self._replace(used.index_select(2, torch.tensor(list(rows), device=used.device)), lengths)
+        used = self._store[..., dropped : self.width, :].index_select(2, torch.tensor(list(rows), device=self._store.device))
+        self._store = torch.nn.functional.pad(used, (0, 0, 0, _ROOM))
+        self.width, self.lengths = used.shape[4], lengths
 
     def join(self, other: "KVCache") -> None:
         """Append the rows of another cache."""
@@ -148,60 +149,6 @@ class KVCache:
         store[:, :, :mine, :, width - self.width : width] = self._store[..., : self.width, :]
         store[:, :, mine:, :, width - other.width : width] = other._store[..., : other.width, :]  # noqa: SLF001 - the same class
         self._store, self.width, self.lengths = store, width, [*self.lengths, *other.lengths]
-
-    def _replace(self, used: Tensor, lengths: list[int]) -> None:
-        self.width = used.shape[4]
-        self._store = torch.nn.functional.pad(used, (0, 0, 0, _ROOM))
-        self.lengths = lengths
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prefix:
-    ids: NDArray[np.int32]
-    states: Tensor
-
-
-class PrefixCache:
-    """The most recent long prefix for each set of images (one for prompts without images).
-
-    Attention at a token does not depend on later tokens, so the start of a stored prefix can also be used.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        """``most_bytes``: memory limit for keys and values together."""
-        self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
-
-    @property
-    def bytes(self) -> int:
-        """Memory used, in bytes."""
-        return self._kept.bytes
-
-    def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
-        """Return keys and values ``(layers, 2, heads, n, channels)`` of the longest known prefix of ``ids``, with ``n`` tokens."""
-        known = self._kept.get(images)
-        n = 0 if known is None else common_length([known.ids, ids])
-        return known.states[:, :, :, :n] if known is not None and n else None
-
-    def keep(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32], states: Tensor) -> None:
-        """Store the keys and values of ``ids``, unless a stored sequence already starts with them."""
-        known = self._kept.get(images)
-        if known is None or common_length([known.ids, ids]) < len(ids):
-            self._kept.put(images, _Prefix(ids, states))
-
-    def forget(self) -> None:
-        """Remove everything."""
-        self._kept.clear()
-
-
-def common_length(several: Sequence[NDArray[np.int32]]) -> int:
-    """Return the number of equal tokens at the start of all sequences."""
-    shortest = min(len(ids) for ids in several)
-    first = several[0][:shortest]
-    for ids in several[1:]:
-        different = np.flatnonzero(first != ids[: len(first)])
-        if len(different):
-            first = first[: different[0]]
-    return len(first)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,7 +224,9 @@ class VLMBackend:
         self.stop_ids = frozenset({dialogue.stop_id, *_eos_ids(model)})
         """Tokens that end a reply."""
         self._language_model = model.get_decoder()
-        self._cache_argument = _cache_argument(self._language_model)
+        # Since transformers 5.24 it is named "cache".
+        is_new = "cache" in inspect.signature(self._language_model.forward).parameters
+        self._cache_argument = "cache" if is_new else "past_key_values"
 
     @property
     def device(self) -> torch.device:
@@ -380,11 +329,6 @@ class VLMBackend:
         """Convert a message to a turn; ``None`` if it has neither images nor text."""
         texts = texts_between(message, self.image_separator)
         return PlacedTurn(message.role, texts) if len(texts) > 1 or texts[0].strip() else None
-
-
-def _cache_argument(language_model: Any) -> str:
-    """Return the name of transformers' cache argument: ``cache`` since 5.24, ``past_key_values`` before."""
-    return "cache" if "cache" in inspect.signature(language_model.forward).parameters else "past_key_values"
 
 
 def _eos_ids(model: Any) -> set[int]:

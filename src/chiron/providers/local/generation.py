@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from chiron.providers.local.backend import KVCache, PrefixCache, Prompt, VLMBackend, common_length
+from chiron.providers.local.backend import BytesLru, KVCache, Prompt, SeenKey, VLMBackend
 
 
 def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[float]) -> list[int | None]:
@@ -37,6 +38,55 @@ def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[floa
 
 _PREFILL_TOKENS = 16384
 """Maximum number of tokens, including padding, in one prefill. A larger prefill needs more memory but is not faster."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prefix:
+    ids: NDArray[np.int32]
+    states: Tensor
+
+
+class PrefixCache:
+    """The most recent long prefix for each set of images (one for prompts without images).
+
+    Attention at a token does not depend on later tokens, so the start of a stored prefix can also be used.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        """``most_bytes``: memory limit for keys and values together."""
+        self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
+
+    @property
+    def bytes(self) -> int:
+        """Memory used, in bytes."""
+        return self._kept.bytes
+
+    def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
+        """Return keys and values ``(layers, 2, heads, n, channels)`` of the longest known prefix of ``ids``, with ``n`` tokens."""
+        known = self._kept.get(images)
+        n = 0 if known is None else common_length([known.ids, ids])
+        return known.states[:, :, :, :n] if known is not None and n else None
+
+    def keep(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32], states: Tensor) -> None:
+        """Store the keys and values of ``ids``, unless a stored sequence already starts with them."""
+        known = self._kept.get(images)
+        if known is None or common_length([known.ids, ids]) < len(ids):
+            self._kept.put(images, _Prefix(ids, states))
+
+    def forget(self) -> None:
+        """Remove everything."""
+        self._kept.clear()
+
+
+def common_length(several: Sequence[NDArray[np.int32]]) -> int:
+    """Return the number of equal tokens at the start of all sequences."""
+    shortest = min(len(ids) for ids in several)
+    first = several[0][:shortest]
+    for ids in several[1:]:
+        different = np.flatnonzero(first != ids[: len(first)])
+        if len(different):
+            first = first[: different[0]]
+    return len(first)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

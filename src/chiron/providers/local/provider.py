@@ -24,8 +24,8 @@ from chiron.extras import install_command
 from chiron.providers.local.checkpoint import AskedAs, find_checkpoint
 
 if TYPE_CHECKING:
-    from chiron.providers.local.backend import PrefixCache, VLMBackend
-    from chiron.providers.local.generation import Completion, Generation, Request
+    from chiron.providers.local.backend import VLMBackend
+    from chiron.providers.local.generation import Completion, Generation, PrefixCache, Request
 
 _log = logging.getLogger(__name__)
 
