@@ -8,7 +8,8 @@ from typing import Any
 from chiron.convert.config_json import Layout, Settings
 from chiron.convert.weights import read_json, write_bytes, write_json
 from chiron.errors import InputError
-from chiron.providers.local.checkpoint import system_block, turns_template, write_format
+from chiron.providers.local.chat_template import system_block, turns_template
+from chiron.providers.local.checkpoint import write_format
 from chiron.providers.local.tiling import DEVIATION, MEAN, Tiling
 
 VERBATIM = """tokenizer.json vocab.json merges.txt added_tokens.json special_tokens_map.json
@@ -84,7 +85,7 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, syste
         config["additional_special_tokens"] = old
     config["extra_special_tokens"] = {**(old if isinstance(old, dict) else {}), **_NAMED, _VIDEO: video}
     write_json(out / "tokenizer_config.json", config)
-    template = (system_block(system) if system else "") + _template(tokenizer, "internvl_chat", "hf", written)
+    template = system_block(system) + _template(tokenizer, "internvl_chat", "hf", written)
     write_bytes(out / "chat_template.jinja", template.replace("VIDEO_MARK", video).encode())
     _write_generation(tokenizer, settings, out)
     # The authors' chat code tiles every image separately, with these settings.

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from chiron.errors import DiskError, InputError
 from chiron.io import file_sha256, sync, write_atomically
-from chiron.providers.local.checkpoint import family_template, write_format
+from chiron.providers.local.chat_template import family_template
+from chiron.providers.local.checkpoint import write_format
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.loading import no_bars
 from chiron.providers.local.tiling import Tiling, tile_budget
