@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from chiron.client.batch_record import DELETED, Batch, BatchStatus, missing_requests, read_open_batches
-from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart, images_of
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted, identifier
@@ -67,7 +67,7 @@ class AnthropicBatches(BatchApi):
             params["system"] = system
         if config.temperature:
             params["temperature"] = min(1.0, call.temperature)  # as at the compatible address
-        images = [await self._image(part) for turn in turns for part in turn.parts if isinstance(part, ImagePart)]
+        images = [await self._image(picture) for picture in images_of(turns)]
         return filled({"custom_id": call.key, "params": params}, images, f'"{HOLE}"')
 
     async def _image(self, picture: ImagePart) -> bytes:

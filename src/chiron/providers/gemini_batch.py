@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from chiron.client.batch_record import Batch, BatchStatus
-from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart, images_of
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient, one_line
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted
@@ -59,7 +59,7 @@ class GeminiBatches(BatchApi):
         }
         if system := [part for turn in turns if turn.role == "system" for part in _content(turn)["parts"]]:
             request["systemInstruction"] = {"parts": system}
-        images = [await self._image(part) for turn in turns for part in turn.parts if isinstance(part, ImagePart)]
+        images = [await self._image(picture) for picture in images_of(turns)]
         return filled({"key": call.key, "request": request}, images, f'"{HOLE}"')
 
     async def _image(self, picture: ImagePart) -> bytes:
@@ -92,8 +92,8 @@ class GeminiBatches(BatchApi):
         code = error.get("code") if isinstance(error, dict) else None
         if self.uploads is not None and code in {5, 7} and _FILE.search(str(error)):
             # Google deleted an image while the batch ran. It is uploaded again for the next one.
-            for part in (part for message in call.messages for part in message.parts if isinstance(part, ImagePart)):
-                self.uploads.forget(part)
+            for picture in images_of(call.messages):
+                self.uploads.forget(picture)
             raise self.not_answered(call, error, billed=False)
         if code in _STATUS:
             raise classify_status(_STATUS[code], {}, json.dumps({"error": error}), origin)

@@ -11,12 +11,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Any
 
 import aiohttp
 
-from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart, images_of
 from chiron.client.config import OpenAIModel, ServedCheckpoint
 from chiron.client.config_checks import endpoint_url
 from chiron.client.failures import CallerFault, Transient, redactor
@@ -39,16 +38,11 @@ def processor_arguments(served: ServedCheckpoint, images: int) -> dict[str, Any]
 
 def as_trained(message: Message) -> Message:
     """Add the line breaks next to images that training used, because chiron's own chat template adds none."""
-    pictures = [part for part in message.parts if isinstance(part, ImagePart)]
-    if not pictures:
-        return Message(message.role, tuple(map(TextPart, texts_between(message, "\n"))))
-    parts = [
-        part
-        for text, picture in zip_longest(texts_between(message, "\n"), pictures)
-        for part in (TextPart(text) if text else None, picture)
-        if part is not None
-    ]
-    return Message(message.role, tuple(parts), inline=True)
+    first, *others = texts_between(message, "\n")
+    parts: list[TextPart | ImagePart] = [TextPart(first)]
+    for picture, text in zip(images_of([message]), others, strict=True):
+        parts += [picture, TextPart(text)]
+    return Message(message.role, tuple(part for part in parts if part != TextPart("")), inline=True)
 
 
 _MAX_LISTING_BYTES = 8 * 2**20
@@ -206,7 +200,7 @@ class OpenAICompatible:
             payload["temperature"] = call.temperature
         if stream:
             payload["stream"] = True
-        pictures = [p for m in messages for p in m.parts if isinstance(p, ImagePart)]
+        pictures = images_of(messages)
         if served is not None and pictures:
             payload["mm_processor_kwargs"] = processor_arguments(served, len(pictures))
         return filled(payload, [await (image or self.encoded)(picture) for picture in pictures])

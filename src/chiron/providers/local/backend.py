@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from chiron.client.call import ImagePart, Message
+from chiron.client.call import ImagePart, Message, images_of
 from chiron.client.images import PictureStore
 from chiron.client.prompts import texts_between
 from chiron.errors import InputError
@@ -247,7 +247,7 @@ class VLMBackend:
         Raises:
             CallerFault: an image can no longer be read.
         """
-        shown = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
+        shown = images_of(messages)
         images = tuple(self._see(picture, len(shown), pictures) for picture in shown)
         turns = [turn for message in messages if (turn := self._turn(message)) is not None]
         # The last assistant turn is treated as the reply to generate, so add an empty one.

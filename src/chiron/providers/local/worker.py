@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 from traceback import clear_frames
 from typing import TYPE_CHECKING
 
-from chiron.client.call import Call, ImagePart, Reply, TextPart, Usage
+from chiron.client.call import Call, ImagePart, Reply, TextPart, Usage, images_of
 from chiron.client.failures import CallerFault, CallFailed, Transient, one_line
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
@@ -35,11 +36,6 @@ class _Job:
     began: float = field(default_factory=time.monotonic)
     reported: bool = False
     """Whether its outcome was reported."""
-
-    @property
-    def images(self) -> tuple[ImagePart, ...]:
-        """The call's images."""
-        return tuple(part for message in self.call.messages for part in message.parts if isinstance(part, ImagePart))
 
     def report(self, outcome: Reply | CallFailed) -> None:
         """Report the outcome. Call it from the worker thread."""
@@ -158,10 +154,10 @@ class Worker:
             # Reading several prompts at once is cheapest, so wait until a few places are free.
             if not self._waiting or (live and free < max(1, self._most // 4)):
                 return []
-            order: dict[tuple[ImagePart, ...], int] = {}
+            by_images: defaultdict[tuple[ImagePart, ...], list[_Job]] = defaultdict(list)
             for job in self._waiting:
-                order.setdefault(job.images, len(order))
-            together = sorted(self._waiting, key=lambda job: order[job.images])
+                by_images[images_of(job.call.messages)].append(job)
+            together = [job for jobs in by_images.values() for job in jobs]
             taken = set(together[:free])
             self._waiting = [job for job in self._waiting if job not in taken]
             return together[:free]
