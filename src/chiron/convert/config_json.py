@@ -59,7 +59,6 @@ class Settings:
 
     @property
     def tokens_a_tile(self) -> int:
-        """Number of image tokens per tile."""
         return (self.grid // self.shuffle) ** 2
 
     @property

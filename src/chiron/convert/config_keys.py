@@ -114,7 +114,6 @@ _HINTS = {
 
 
 def refusal(key: str, value: Any, wanted: Any) -> InputError:
-    """Return the error for a value that cannot be converted."""
     hint = _HINTS.get(key.rpartition(".")[2])
     return InputError(f"config.json: {key} is {value!r}, but only {wanted!r} can be converted" + (f": {hint}" if hint else ""))
 

@@ -36,8 +36,6 @@ class Written:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Contents of a tokenizer's files."""
-
     folder: Path
     config: dict[str, Any]
     """``tokenizer_config.json``."""

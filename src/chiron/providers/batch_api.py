@@ -45,7 +45,6 @@ class BatchFormat(ABC):
         self.saved_bytes = 0
 
     def open(self, folder: Path, model: str) -> None:
-        """Read the record of uploaded images."""
         if self.uploads is not None:
             self.uploads.open(folder, f"{model} {self.provider.config.base_url}")
 
@@ -80,7 +79,6 @@ class BatchFormat(ABC):
         """
 
     def read(self, call: Call, result: bytes) -> Reply:
-        """Parse a line of the results."""
         try:
             value = json.loads(result)
         except (ValueError, RecursionError):
@@ -141,11 +139,9 @@ class BatchApi(BatchFormat):
         raise NotImplementedError
 
     def image_path(self, target: str) -> str:
-        """Return the address of an uploaded image."""
         raise NotImplementedError
 
     async def discard_images(self) -> None:
-        """Delete the uploaded images."""
         if self.uploads is not None:
             await self.uploads.discard(lambda target: self.delete(self.image_path(target)), wait=min(1.0, self.settings.poll))
 
@@ -266,7 +262,6 @@ class BatchApi(BatchFormat):
             raise CallerFault(str(failure), public=public, misconfigured=failure.misconfigured) from failure
 
     async def poll(self, batch: Batch) -> BatchStatus:
-        """Ask for the state of a batch."""
         total = len(batch.record.keys)
         try:
             state = await self.json("GET", self.path(batch))
@@ -390,5 +385,4 @@ def identifier(value: object) -> str | None:
 
 
 def counted(value: object) -> int:
-    """Return a number of requests."""
     return value if isinstance(value, int) and value >= 0 else 0

@@ -73,8 +73,6 @@ def filled(payload: Mapping[str, Any], images: Sequence[bytes], hole: str = HOLE
 
 
 class OpenAICompatible:
-    """One model behind one endpoint."""
-
     def __init__(self, name: str, config: OpenAIModel, pictures: PictureStore, *, need_key: bool = True) -> None:
         """Read the key from the environment. The connection is opened at the first call.
 
@@ -172,7 +170,6 @@ class OpenAICompatible:
                 yield response
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -266,7 +263,6 @@ class OpenAICompatible:
             raise Transient(self.origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
 
     def _key_headers(self, name: str | None = None) -> dict[str, str]:
-        """Return the header with the key, if there is one."""
         if self._key is None:
             return {}
         own = name or self.config.api_key_header

@@ -29,12 +29,9 @@ _NO_LIMIT = 10**9
 
 
 class OpenAIProvider(ProviderType[OpenAIModel]):
-    """Models behind OpenAI-compatible endpoints."""
-
     config = OpenAIModel
 
     def build(self, name: str, config: OpenAIModel, context: BuildContext) -> Endpoint:
-        """Create one endpoint with a limiter of its own."""
         return self.build_all({name: config}, context)[name]
 
     def build_all(self, models: Mapping[str, OpenAIModel], context: BuildContext) -> dict[str, Endpoint]:
@@ -55,7 +52,6 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
         }
 
     async def check(self, name: str, config: OpenAIModel, endpoint: Endpoint) -> AsyncIterator[Finding]:
-        """Check the key, the address and the list of models."""
         provider = endpoint.provider
         assert isinstance(provider, OpenAICompatible)  # noqa: S101 - build made it
         if config.batches is not None and config.batches.files is not None:
@@ -80,7 +76,6 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
                 yield finding
 
     async def stream(self, endpoint: Endpoint, call: Call) -> AsyncIterator[Piece]:
-        """Stream the reply as server-sent events."""
         assert isinstance(endpoint.provider, OpenAICompatible)  # noqa: S101 - build made it
         async for piece in stream(endpoint.provider, call, endpoint.retry):
             yield piece

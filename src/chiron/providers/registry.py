@@ -74,8 +74,6 @@ def build_endpoints(
 
 @dataclass(frozen=True, slots=True)
 class RoleCall:
-    """Form of one role's calls."""
-
     role: str
     images: int
     max_tokens: int

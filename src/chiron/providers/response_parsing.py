@@ -35,7 +35,6 @@ class ErrorBody:
 
     @property
     def text_with_code(self) -> str:
-        """Code and message together."""
         return f"{self.code or ''} {self.words}"
 
 
@@ -52,7 +51,6 @@ def read_error(text: str, redact: Callable[[str], str]) -> ErrorBody:
 
 
 def describe_error(body: Any, redact: Callable[[str], str]) -> ErrorBody:
-    """Parse an error body that is already decoded."""
     codes = [c for c in (redact(str(code)) for code in _found(body, _codes_of)) if _CODE.fullmatch(c)]
     named = [c for c in codes if not c.isdigit()]
     words = list(dict.fromkeys(w for w in (one_line(redact(w[:_LONGEST])) for w in _found(body, _words_of)) if w))
@@ -161,8 +159,6 @@ _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 
 @dataclass(frozen=True)
 class Origin:
-    """Source of a response."""
-
     name: str
     """Configured name of the model."""
     address: str
@@ -177,7 +173,6 @@ class Origin:
 
 
 def classify_status(status: int, headers: Mapping[str, str], text: str, origin: Origin) -> CallFailed:
-    """Return the failure for an HTTP status other than 200."""
     failure = _classified(status, headers, read_error(text, origin.redact), origin)
     failure.status = status
     return failure

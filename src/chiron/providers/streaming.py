@@ -106,7 +106,6 @@ class _Body:
                 return False
 
     async def rest(self) -> str:
-        """Return the remaining body as text."""
         return self._read.decode("utf-8", "replace") + await read_bounded(self._response, self._limit)
 
     async def events(self) -> AsyncIterator[tuple[str, str]]:

@@ -30,8 +30,6 @@ class TooLongError(aiohttp.ClientPayloadError):
 
 @dataclass
 class Sent:
-    """One transmission of a request."""
-
     reused: bool = False
     """Whether it used an existing connection."""
     began: float = field(default_factory=time.perf_counter)

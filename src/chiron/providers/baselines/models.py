@@ -64,7 +64,6 @@ def write_steps(steps: Sequence[str], prompt: str, answer: str) -> str:
 
 
 def _sentences_of(text: str) -> list[str]:
-    """Return the sentences of a section, each on one line."""
     return [" ".join(part.split()) for part in _SENTENCE.split(text) if re.search(r"\w", part)]
 
 
@@ -147,7 +146,6 @@ class Specialist:
         return f"Looking again, {' and '.join(said) or 'this alone does not separate the possible diagnoses'}."
 
     def _read(self, name: str, findings: str) -> str | None:
-        """Return the value of an attribute in the findings, or ``None``."""
         words = set(re.findall(r"[a-z]+", findings.lower()))
         return next((value for value in self.values[name] if value in words), None)
 

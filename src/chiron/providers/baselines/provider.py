@@ -29,8 +29,6 @@ _OF_POOL = frozenset({"retrieval", "specialist", "author", "reader"})
 
 
 class Offline:
-    """One embedded model."""
-
     def __init__(self, name: str, model: str, answers: AnswerPool) -> None:
         """``answers``: answers that retrieval chooses from.
 
@@ -75,8 +73,6 @@ def _replies(kind: str, variant: str, answers: AnswerPool) -> Callable[[Call, st
 
 
 class OfflineProvider(ProviderType[OfflineModel]):
-    """Embedded baselines, without endpoint or weights."""
-
     config = OfflineModel
     asks = False
 

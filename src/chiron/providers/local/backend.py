@@ -55,7 +55,6 @@ class BytesLru(Generic[K, V]):
             self.bytes -= self._size(self._kept.popitem(last=False)[1])
 
     def clear(self) -> None:
-        """Remove all values."""
         self._kept.clear()
         self.bytes = 0
 
@@ -142,7 +141,6 @@ class KVCache:
         self.width, self.lengths = used.shape[4], lengths
 
     def join(self, other: "KVCache") -> None:
-        """Append the rows of another cache."""
         width = max(self.width, other.width)
         layers, two, mine, heads, _, channels = self._store.shape
         store = self._store.new_zeros((layers, two, mine + len(other.lengths), heads, width + _ROOM, channels))
@@ -153,8 +151,6 @@ class KVCache:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
-    """An image encoded by the vision tower."""
-
     key: SeenKey
     features: Tensor
     """Shape ``(tokens, hidden)``; replaces the embeddings of the image's tokens."""
@@ -163,8 +159,6 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """Model input of one call."""
-
     ids: NDArray[np.int32]
     """Token IDs, shape ``(n,)``."""
     positions: NDArray[np.int64]
@@ -181,7 +175,6 @@ class Prompt:
         return tuple(seen.key for seen in self.images)
 
     def __len__(self) -> int:
-        """Return the number of tokens."""
         return len(self.ids)
 
 
@@ -230,13 +223,11 @@ class VLMBackend:
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
         device: torch.device = self.model.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
         dtype: torch.dtype = self.model.dtype
         return dtype
 
@@ -259,7 +250,6 @@ class VLMBackend:
         return Prompt(ids, positions, following, images, spans)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode generated tokens."""
         decoded: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return decoded.removeprefix(self.dialogue.chat.before_text)
 
@@ -304,7 +294,6 @@ class VLMBackend:
         return found
 
     def forget(self) -> None:
-        """Clear the cache of encoded images."""
         self._seen.clear()
 
     def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, Grid]:

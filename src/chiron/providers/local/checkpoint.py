@@ -31,8 +31,6 @@ _hashing = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder with a supported model."""
-
     folder: Path
     family: ModelFamily
     weights: tuple[Path, ...]
@@ -40,7 +38,6 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Size of the weights on disk."""
         return sum(path.stat().st_size for path in self.weights)
 
     @property

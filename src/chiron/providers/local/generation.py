@@ -53,12 +53,10 @@ class PrefixCache:
     """
 
     def __init__(self, most_bytes: int) -> None:
-        """``most_bytes``: memory limit for keys and values together."""
         self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
 
     @property
     def bytes(self) -> int:
-        """Memory used, in bytes."""
         return self._kept.bytes
 
     def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
@@ -74,7 +72,6 @@ class PrefixCache:
             self._kept.put(images, _Prefix(ids, states))
 
     def forget(self) -> None:
-        """Remove everything."""
         self._kept.clear()
 
 
@@ -91,8 +88,6 @@ def common_length(several: Sequence[NDArray[np.int32]]) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One reply to generate."""
-
     prompt: Prompt
     temperature: float
     """0: always the most likely token."""
@@ -103,8 +98,6 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A generated reply."""
-
     tokens: tuple[int, ...]
     """Generated tokens, without the stop token."""
     finish: Literal["stop", "length", "broken"]
@@ -133,7 +126,6 @@ class Generation:
 
     @property
     def pending(self) -> list[Request]:
-        """Unfinished requests."""
         return [row.request for row in self._rows]
 
     @torch.inference_mode()

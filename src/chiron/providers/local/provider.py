@@ -71,8 +71,6 @@ class Local:
 
 
 class LocalProvider(ProviderType[LocalModel]):
-    """Checkpoints in this process."""
-
     config = LocalModel
     first_check = "checkpoint"
 

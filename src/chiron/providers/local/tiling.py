@@ -57,7 +57,6 @@ class ImageLayout(ABC):
         """
 
     def tiles(self, grid: Grid) -> int:
-        """Return the number of tiles of an image with this grid."""
         return grid[0] * grid[1]
 
     def tile_marks(self, grid: Grid) -> list[tuple[str, str]]:
@@ -101,7 +100,6 @@ class ProcessorLayout(ImageLayout):
         self.processor = processor
 
     def processed(self, image: Image.Image) -> "NDArray[np.float32]":
-        """Return the processor's ``pixel_values`` of an image."""
         pixels: NDArray[np.float32] = self.processor(images=[eight_bit(image).convert("RGB")], return_tensors="np")["pixel_values"]
         return pixels
 
@@ -124,7 +122,6 @@ class Tiling(ImageLayout):
     """Whether ``max_tiles`` applies per image, independent of the row's other images."""
 
     def __post_init__(self) -> None:
-        """Reject invalid settings."""
         if self.tile < 1 or self.max_tiles < 1:
             raise ValueError(f"tile and max_tiles must be at least 1 (got {self.tile} and {self.max_tiles})")
 
@@ -157,7 +154,6 @@ class Tiling(ImageLayout):
         return {"pixel_values": normalise(np.concatenate(pixels))}
 
     def sharing(self, n_images: int) -> int:
-        """Return the maximum tiles per image."""
         return tile_budget(n_images, self)
 
     def processor_settings(self) -> dict[str, Any]:

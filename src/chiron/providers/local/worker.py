@@ -38,7 +38,6 @@ class _Job:
     """Whether its outcome was reported."""
 
     def report(self, outcome: Reply | CallFailed) -> None:
-        """Report the outcome. Call it from the worker thread."""
         self.reported = True
 
         def deliver() -> None:
@@ -87,7 +86,6 @@ class Worker:
         return await job.future
 
     async def close(self) -> None:
-        """Cancel calls in progress and free the model."""
         with self._changed:
             thread = self._thread
             if thread is None:
