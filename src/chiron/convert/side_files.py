@@ -183,7 +183,10 @@ def _find_template(tokenizer: Tokenizer) -> tuple[str | None, bool]:
     # Readers prefer the file to the key. The key may contain several named templates; only one can be converted.
     jinja, old = tokenizer.folder / "chat_template.jinja", tokenizer.folder / "chat_template.json"
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8"), False
+        try:
+            return jinja.read_text(encoding="utf-8"), False
+        except UnicodeDecodeError as error:
+            raise InputError(f"{jinja} is not UTF-8 text: download it again") from error
     value = read_json(old).get("chat_template") if old.is_file() else tokenizer.config.get("chat_template")
     if isinstance(value, list):
         named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from chiron.cases.reader import AnswerPool, TextbookEntry
+from chiron.client.failures import CallerFault
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.text import normalize_answer
@@ -150,9 +151,9 @@ class Specialist:
         return next((value for value in self.values[name] if value in words), None)
 
     def _say(self, name: str, truth: str, dice: random.Random) -> str:
-        if dice.random() < (self.right_on_own if name in self.own else self.right_on_others):
-            return truth
-        return dice.choice([value for value in self.values[name] if value != truth])
+        others = [value for value in self.values[name] if value != truth]
+        is_right = dice.random() < (self.right_on_own if name in self.own else self.right_on_others)
+        return truth if is_right or not others else dice.choice(others)
 
 
 _STOP = frozenset(
@@ -183,10 +184,16 @@ class Retriever:
     """A retriever over one answer pool; built once and used for every call."""
 
     def __init__(self, kind: str, pool: AnswerPool) -> None:
-        """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name."""
+        """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name.
+
+        Raises:
+            CallerFault: the pool is empty.
+        """
         import bm25s
         import numpy as np
 
+        if not pool.answers:
+            raise CallerFault(f"retrieval/{kind} chooses among the answers of a file of cases, and there is none: ask another model")
         self._tokens = TOKENS[kind]
         self.answers = pool.answers
         index = {answer: i for i, answer in enumerate(pool.answers)}

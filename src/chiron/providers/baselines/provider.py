@@ -44,7 +44,11 @@ class Offline:
         self._reply = _replies(kind, variant, answers)
 
     async def complete(self, call: Call) -> Reply:
-        """Return the reply; never fails."""
+        """Return the reply.
+
+        Raises:
+            CallerFault: the model chooses among known answers, and there are none.
+        """
         return Reply(self._reply(call, "\n\n".join(m.text for m in call.messages)))
 
     async def close(self) -> None:
