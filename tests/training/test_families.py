@@ -31,7 +31,7 @@ from chiron.evaluation.config import EvaluationConfig, EvaluationTokens, load_ev
 from chiron.evaluation.items import ITEMS, Item, own_messages, read_results
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.families.registry import FAMILIES
-from chiron.providers.local.generation import PrefixCache, Request, generate
+from chiron.providers.local.generation import PrefixCache, Request
 from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
 from chiron.providers.local.tiling import Tiling, normalise
@@ -46,7 +46,7 @@ from chiron.training.recipe import Adapter, Recipe
 from chiron.training.rows import IGNORED, Encoded, read_rows
 from chiron.training.session import Prepared, prepare, train
 from tests.evaluation import published
-from tests.providers.local.checkpoints import as_processed, config_of, generated, write_family
+from tests.providers.local.checkpoints import as_processed, config_of, generate, generated, write_family
 from tests.training.test_preferences import write_pairs
 from tests.training.tiny import write_rows
 

@@ -9,10 +9,10 @@ import torch
 from chiron.client.call import Call, ImagePart, Message, TextPart
 from chiron.providers.local.backend import Prompt
 from chiron.providers.local.checkpoint import find_checkpoint
-from chiron.providers.local.generation import Completion, Generation, PrefixCache, Request, choose, generate
+from chiron.providers.local.generation import Completion, Generation, PrefixCache, Request, choose
 from chiron.providers.local.loading import load
 from chiron.providers.local.tiling import normalise
-from tests.providers.local.checkpoints import a_call, as_processed, config_of, generated, write_family, write_pictures
+from tests.providers.local.checkpoints import a_call, as_processed, config_of, generate, generated, write_family, write_pictures
 from tests.training.tiny import tiny_tiling
 
 pytestmark = pytest.mark.slow
@@ -164,7 +164,7 @@ def test_beginnings_are_forgotten_when_they_take_too_much(stage: Stage) -> None:
     for most in (0, 200_000):
         prefixes = PrefixCache(most)
         assert [stage.say(call, prefixes=prefixes)[0] for call in calls for _ in range(2)][::2] == expected
-        assert prefixes.bytes <= most
+        assert prefixes._kept.bytes <= most
 
 
 def test_a_draw_can_be_repeated_and_another_is_another(stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """Generate replies to many prompts at once. Shared prefixes are computed once, and rows join and leave the batch at any time."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -54,10 +54,6 @@ class PrefixCache:
 
     def __init__(self, most_bytes: int) -> None:
         self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
-
-    @property
-    def bytes(self) -> int:
-        return self._kept.bytes
 
     def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
         """Return keys and values ``(layers, 2, heads, n, channels)`` of the longest known prefix of ``ids``, with ``n`` tokens."""
@@ -225,16 +221,6 @@ class Generation:
         positions, images = (torch.from_numpy(of).to(backend.device) for of in (positions_of, blocks))
         hidden = backend.run(embeddings, positions, mask, cache, images if blocks.max() >= 0 else None)
         return cache, hidden[:, -1]
-
-
-def generate(backend: VLMBackend, requests: Iterable[Request], prefixes: PrefixCache) -> list[Completion]:
-    """Generate the replies to all requests together, in their order."""
-    generation = Generation(backend, prefixes)
-    ordered = list(requests)
-    answered = {id(request): completion for request, completion in generation.admit(ordered)}
-    while generation.pending:
-        answered.update((id(request), completion) for request, completion in generation.step())
-    return [answered[id(request)] for request in ordered]
 
 
 def _extend(rows: Sequence[_Row], logits: Tensor, stop_ids: frozenset[int]) -> tuple[list[int], list[tuple[Request, Completion]]]:
