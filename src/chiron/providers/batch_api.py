@@ -79,11 +79,7 @@ class BatchFormat(ABC):
         """
 
     def read(self, call: Call, result: bytes) -> Reply:
-        try:
-            value = json.loads(result)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
+        if (value := _object(result)) is None:
             raise Transient(f"{self.name}: its line of the results is damaged", maybe_billed=True)
         return self.reply(call, value)
 
@@ -362,15 +358,20 @@ class BatchApi(BatchFormat):
         """
         async with self.requested(method, path, seconds=seconds, **sent) as response:
             text = await read_bounded(response, _MAX_ANSWER)
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
+        if (value := _object(text)) is None:
             # The query of an upload gives access to it.
             place = urllib.parse.urlsplit(path).path
             raise Transient(f"{self.name}: {method} {place} was answered with something that is not a JSON object")
         return value
+
+
+def _object(text: str | bytes) -> dict[str, Any] | None:
+    """Return a JSON object; ``None`` for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _private(path: Path) -> Path:

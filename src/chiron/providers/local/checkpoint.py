@@ -19,7 +19,7 @@ from chiron.providers.local.families.registry import FAMILIES, known_families
 from chiron.providers.local.tiling import DEVIATION, MEAN, ImageLayout, Tiling
 from chiron.terminal import printable
 
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CHUNK = 64 * 2**20
 _SETTINGS = """config.json generation_config.json preprocessor_config.json tokenizer.json tokenizer_config.json
     special_tokens_map.json added_tokens.json vocab.json merges.txt""".split()
@@ -116,7 +116,7 @@ def _weights(folder: Path, shown: str) -> tuple[Path, ...]:
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
     try:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     except OSError as error:
         raise InputError(f"{shown} cannot be read: {error}") from error
     if pickled:
