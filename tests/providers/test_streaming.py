@@ -99,6 +99,20 @@ def test_a_reply_in_several_segments_is_put_together() -> None:
     assert streamed(lambda: Segments(json.dumps(completion("A rib.")).encode()))[0] == "A rib."
 
 
+def test_a_character_split_between_segments_of_a_plain_reply_stays_whole() -> None:
+    first, half, rest = json.dumps(completion("Émphysème"), ensure_ascii=False).encode().partition(b"\x89")
+
+    class Halves(web.StreamResponse):
+        async def prepare(self, request: Any) -> Any:
+            writer = await super().prepare(request)
+            await self.write(first)
+            await asyncio.sleep(0.1)
+            await self.write(half + rest)
+            return writer
+
+    assert streamed(Halves)[0] == "Émphysème"
+
+
 MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"content": "A rib."}, "stop"),
     ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "A rib."}]}, "stop"),

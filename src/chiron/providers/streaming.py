@@ -98,15 +98,15 @@ class _Body:
         """Return whether the body is an event stream, judged by its start."""
         while True:
             start = self._read.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if start and not any(field.startswith(start) for field in _FIELDS):
-                return start.startswith(_FIELDS)
-            if any(start.startswith(field) for field in _FIELDS):
+            if start.startswith(_FIELDS):
                 return True
+            if start and not any(field.startswith(start) for field in _FIELDS):
+                return False
             if not await self._more():
                 return False
 
     async def rest(self) -> str:
-        return self._read.decode("utf-8", "replace") + await read_bounded(self._response, self._limit)
+        return await read_bounded(self._response, self._limit, begun=self._read)
 
     async def events(self) -> AsyncIterator[tuple[str, str]]:
         """Yield name and data of every event. An ``error:`` line (llama.cpp) is an event with that name."""
