@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from bench.table import heading, table
-from chiron.providers.local.backend import PrefixCache
 from chiron.providers.local.checkpoint import find_checkpoint
-from chiron.providers.local.generation import Request, generate
+from chiron.providers.local.generation import PrefixCache, Request
 from chiron.providers.local.loading import load
-from tests.providers.local.checkpoints import a_call, config_of, write_internvl, write_pictures
+from tests.providers.local.checkpoints import a_call, config_of, generate, write_internvl, write_pictures
 
 _CASES, _EVALUATIONS, _TOKENS = 4, 16, 48
 

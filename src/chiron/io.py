@@ -1,6 +1,7 @@
 """Read and write files: atomic files and folders, lock files, JSON Lines."""
 
 import errno
+import glob
 import hashlib
 import json
 import logging
@@ -209,8 +210,6 @@ class BrokenJson:
 
 
 class JsonLine(NamedTuple):
-    """Line of a JSON Lines file."""
-
     number: int
     """From 1, counting blank lines."""
     offset: int
@@ -338,7 +337,7 @@ def _clear(out: Path, old: Path, prefix: str) -> None:
         else:
             old.rename(out)
             _log.warning("restored %s: a process was killed while it was replaced", out)
-    for left in out.parent.glob(f"{_literal(prefix)}*"):
+    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left)
 
 
@@ -347,10 +346,6 @@ def _need_ours(out: Path, mark: str, *, replace: bool) -> None:
         raise InputError(f"{out} exists: choose another --out, or replace it with --replace")
     if out.is_symlink() or not (out / mark).is_file():
         raise InputError(f"{out} was not written by this command (it has no {mark}): choose another --out")
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def file_sha256(path: Path) -> str:

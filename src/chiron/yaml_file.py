@@ -72,14 +72,14 @@ def read_yaml(path: Path, kind: str, *, hint: str = "") -> Any:
         # and for integers of thousands of digits.
         raise InputError(f"{kind} {path} contains an invalid value ({error}): quote it if it is text") from error
     for key, inner in value.items() if isinstance(value, dict) else [("it", value)]:
-        if _is_larger(inner, _MOST_VALUES):
+        if _is_too_large(inner):
             raise InputError(f"{kind} {path}: '{key}' has more than {_MOST_VALUES:,} values, counting what its aliases (*name) repeat")
     return value
 
 
-def _is_larger(value: Any, most: int) -> bool:
-    """Return whether a value holds more than ``most`` values. Aliases may make it infinite."""
-    left, waiting = most, [value]
+def _is_too_large(value: Any) -> bool:
+    """Return whether a value holds too many values. Aliases may make it infinite."""
+    left, waiting = _MOST_VALUES, [value]
     while waiting:
         one = waiting.pop()
         left -= 1

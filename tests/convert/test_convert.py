@@ -379,6 +379,7 @@ class TestSmallFiles:
             (lambda f: (f / "tokenizer_config.json").write_text("{"), "is not JSON"),
             (lambda f: (f / "added_tokens.json").write_text('{"<img>": 3}'), "gives '<img>' the id"),
             (lambda f: (f / "added_tokens.json").write_text('{"x": "y"}'), "gives 'x' the id 'y'"),
+            (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff"), "chat_template.jinja is not UTF-8 text"),
         ],
     )
     def test_a_broken_tokenizer_is_refused(self, chat: Path, tmp_path: Path, change: Callable[[Path], object], message: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from chiron.cases.case import Case
 from chiron.cases.reader import AnswerPool, TextbookEntry
 from chiron.client.call import Call, Message, Role
+from chiron.client.failures import CallerFault
 from chiron.client.prompts import section
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
@@ -187,6 +188,23 @@ def test_a_specialist_that_cannot_be_is_refused(model: str) -> None:
         Offline("x", model, RULES)
     with pytest.raises(InputError, match="no textbook"):
         Offline("x", "specialist/side", CATALOGUE)
+
+
+def test_a_specialist_is_never_wrong_about_an_attribute_with_one_value() -> None:
+    pool = AnswerPool.of(
+        [], [TextbookEntry("Rib fracture", "", {"side": "left", "rib": "seventh"}), TextbookEntry("Cyst", "", {"side": "right"})]
+    )
+    provider = Offline("x", "specialist/rib@0,0", pool)
+    case = a_case(findings=("The left seventh rib is interrupted.",))
+    call = Call("mentor", "x", provider.identity, PROMPTS.mentor(case, (), ()), 1.2, 64, 0)
+    assert parse_reasoning(asyncio.run(provider.complete(call)).text).steps == ("The side is right.", "The rib is seventh.")
+
+
+@pytest.mark.parametrize("model", ["retrieval/words", "retrieval/trigrams"])
+def test_retrieval_without_known_answers_is_the_callers_fault(model: str) -> None:
+    provider = Offline("x", model, AnswerPool(()))
+    with pytest.raises(CallerFault, match="chooses among the answers of a file of cases, and there is none"):
+        asyncio.run(provider.complete(Call("model", "x", provider.identity, PROMPTS.mentor(CASE, (), ()), 0.0, 64)))
 
 
 PRACTICE_MENTORS = [m for m in MODELS if m.startswith("practice/") and m != "practice/intern"]

@@ -1,7 +1,6 @@
 """A provider of another package is found through its entry point."""
 
 import os
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +64,9 @@ NOT_A_PROVIDER = 7
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install a package with two plug-ins; return the folder to put on the path."""
-    folder = tmp_path / "site"
-    about = folder / "parrot-1.0.dist-info"
-    about.mkdir(parents=True)
-    (folder / "parrot_models.py").write_text(_MODULE)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: parrot\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(
-        textwrap.dedent("""\
-        [chiron.providers]
-        parrot = parrot_models:PARROT
-        broken = parrot_models:NOT_A_PROVIDER
-        """)
-    )
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
+    entries = {"parrot": "outside:PARROT", "broken": "outside:NOT_A_PROVIDER"}
+    install_plugin(tmp_path / "site", monkeypatch, _MODULE, {"chiron.providers": entries})
+    return tmp_path / "site"
 
 
 def team(**intern: Any) -> dict[str, Any]:
@@ -115,7 +103,7 @@ def test_a_mistake_in_its_configuration_is_named_like_any_other(tmp_path: Path) 
 def test_an_entry_point_that_is_not_a_provider_stops_only_those_who_name_it(tmp_path: Path) -> None:
     data = team()
     data["models"]["other"] = {"provider": "broken"}
-    with pytest.raises(InputError, match=r"plug-in 'broken' .*parrot_models:NOT_A_PROVIDER is not an instance of ProviderType"):
+    with pytest.raises(InputError, match=r"plug-in 'broken' .*outside:NOT_A_PROVIDER is not an instance of ProviderType"):
         check_config(data, origin=tmp_path / "search.yaml")
 
 

@@ -27,7 +27,10 @@ def delta(content: Any = None, *, finish: str | None = None, **more: Any) -> dic
 
 
 def streamed(
-    *replies: Callable[[], web.StreamResponse], retry: RetryPolicy | None = None, max_tokens: int = 64, waits: list[float] | None = None
+    *replies: Callable[[], web.StreamResponse],
+    retry: RetryPolicy = RetryPolicy(attempts=1, deadline=0.0),  # noqa: B008 - frozen
+    max_tokens: int = 64,
+    waits: list[float] | None = None,
 ) -> tuple[str, Reply]:
     """Text and reply, after that many responses, the last one for ever."""
 
@@ -94,6 +97,20 @@ def test_a_reply_in_several_segments_is_put_together() -> None:
     events = "".join(f"data: {json.dumps(delta(text), ensure_ascii=False)}\n\n" for text in ("Émphysème ", "\U0001f600"))
     assert streamed(lambda: Segments(events.encode() + b"data: [DONE]\n\n"))[0] == "Émphysème \U0001f600"
     assert streamed(lambda: Segments(json.dumps(completion("A rib.")).encode()))[0] == "A rib."
+
+
+def test_a_character_split_between_segments_of_a_plain_reply_stays_whole() -> None:
+    first, half, rest = json.dumps(completion("Émphysème"), ensure_ascii=False).encode().partition(b"\x89")
+
+    class Halves(web.StreamResponse):
+        async def prepare(self, request: Any) -> Any:
+            writer = await super().prepare(request)
+            await self.write(first)
+            await asyncio.sleep(0.1)
+            await self.write(half + rest)
+            return writer
+
+    assert streamed(Halves)[0] == "Émphysème"
 
 
 MESSAGES: list[tuple[dict[str, Any], str]] = [

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from chiron.cases.images import ImageFolder
-from chiron.providers.local.tiling import TileKey, Tiles, cut, normalise, tile_budget
+from chiron.providers.local.tiling import TileKey, Tiles, normalise
 from chiron.training.batches import Decoder, PackedBatch, collate
 from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.packing import pack
@@ -53,10 +53,7 @@ def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def alone(model: Any, row: Encoded, folder: Path) -> Tensor:
     """Logits of one row as anybody would compute them: no packing, no positions, images cut here and now."""
-    tiles = [
-        cut(Image.open(folder / "images" / image), budget=tile_budget(len(row.images), tiny_tiling()), tiling=tiny_tiling())
-        for image in row.images
-    ]
+    tiles = [tiny_tiling().cut(Image.open(folder / "images" / image), len(row.images)) for image in row.images]
     pixels = torch.from_numpy(normalise(np.concatenate(tiles))) if tiles else None
     logits: Tensor = model(input_ids=torch.from_numpy(row.input_ids.astype(np.int64))[None], pixel_values=pixels).logits
     return logits

@@ -17,7 +17,7 @@ from chiron.cases.images import ImageFolder
 from chiron.client.call import ImagePart
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.providers.local.tiling import Tiles, cut, tile_budget
+from chiron.providers.local.tiling import Tiles
 from chiron.training.batches import AHEAD, Decoder
 from chiron.training.encoding import Encoded, encode_all
 from chiron.training.rows import read_rows
@@ -55,10 +55,8 @@ def test_batches_come_in_order_with_their_tiles(data: Data, workers: int) -> Non
         assert set(tiles) == keys
         for row in (row for line in lines for row in line):
             for image, count in zip(row.images, row.tile_counts, strict=True):
-                budget = tile_budget(len(row.images), tiny_tiling())
-                np.testing.assert_array_equal(
-                    tiles[image, count], cut(Image.open(data.images / image), budget=budget, tiling=tiny_tiling())
-                )
+                expected = tiny_tiling().cut(Image.open(data.images / image), len(row.images))
+                np.testing.assert_array_equal(tiles[image, count], expected)
     assert not decoders()
 
 
@@ -81,10 +79,10 @@ def test_a_photograph_is_trained_on_as_it_is_sent(tmp_path: Path, kind: str, ori
     store.add(picture.sha256, path)
     seen = store.image(picture)
     assert seen.size == ((140, 60) if orientation < 5 else (60, 140))
-    np.testing.assert_array_equal(trained, cut(seen, budget=6, tiling=tiny_tiling()))
+    np.testing.assert_array_equal(trained, tiny_tiling().cut(seen, 1))
     with Image.open(io.BytesIO(base64.b64decode(store.data_url(picture).split(b",")[1]))) as sent:
         assert sent.size == seen.size
-        apart = np.abs(cut(sent, budget=6, tiling=tiny_tiling()).astype(float) - trained).mean()
+        apart = np.abs(tiny_tiling().cut(sent, 1).astype(float) - trained).mean()
     assert apart <= (8 if kind == "JPEG" else 0)  # a JPEG that is turned is written anew
 
 

@@ -29,13 +29,12 @@ from chiron.errors import InputError
 from chiron.evaluation.api import evaluate
 from chiron.evaluation.config import EvaluationConfig, EvaluationTokens, load_evaluation
 from chiron.evaluation.items import ITEMS, Item, own_messages, read_results
-from chiron.providers.local.backend import PrefixCache
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.families.registry import FAMILIES
-from chiron.providers.local.generation import Request, generate
+from chiron.providers.local.generation import PrefixCache, Request
 from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
-from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
+from chiron.providers.local.tiling import Tiling, normalise
 from chiron.training.batches import Decoder, PackedBatch, collate
 from chiron.training.encoding import IGNORED, Encoded
 from chiron.training.estimate import estimate
@@ -48,7 +47,7 @@ from chiron.training.recipe import Adapter, Recipe
 from chiron.training.rows import read_rows
 from chiron.training.session import Prepared, prepare, train
 from tests.evaluation import published
-from tests.providers.local.checkpoints import as_processed, config_of, generated, write_family
+from tests.providers.local.checkpoints import as_processed, config_of, generate, generated, write_family
 from tests.training.test_preferences import write_pairs
 from tests.training.tiny import model_inputs, write_rows
 
@@ -105,7 +104,7 @@ class World:
             return {}
         if self.tiled:
             tiling = Tiling(tile=32)
-            tiles = [cut(image, budget=tile_budget(len(opened), tiling), tiling=tiling) for image in opened]
+            tiles = [tiling.cut(image, len(opened)) for image in opened]
             return {"pixel_values": torch.from_numpy(normalise(np.concatenate(tiles)))}
         if trained is not None or self.limit is None:
             return as_processed(trained or self.folder / "base", opened)

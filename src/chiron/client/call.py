@@ -195,6 +195,11 @@ class Message:
         return "\n\n".join(part.text for part in self.parts if isinstance(part, TextPart))
 
 
+def images_of(messages: Iterable[Message]) -> tuple[ImagePart, ...]:
+    """Return the images of messages, in order."""
+    return tuple(part for message in messages for part in message.parts if isinstance(part, ImagePart))
+
+
 @dataclass(frozen=True)
 class Call:
     """Everything that determines a model's input. Two calls with the same key are the same call."""

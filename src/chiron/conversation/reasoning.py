@@ -140,26 +140,27 @@ def _follows(last: tuple[int, ...], number: tuple[int, ...]) -> bool:
 
 
 def _finals_inside(folded: str, taken: list[tuple[int, int]], found_others: bool) -> list[Mark]:
-    strong, plain = list[Mark](), list[Mark]()
-    for found in _INSIDE_FINAL.finditer(folded):
-        if _within(found.start(), taken) or not _begins(found, folded):
-            continue
-        mark = Mark(found.start(), found.end())
-        if (found["hashes"] and (found["mark"] or found["is"] or found["final"])) or (
-            found["final"] and found["bold"] and (found["mark"] or found["is"])
-        ):
-            strong.append(mark)
-        elif (found["mark"] and ":" in found["mark"]) or (found["final"] and found["is"] and not _NOT_AN_ANSWER.match(folded, found.end())):
-            plain.append(mark)
-    if not found_others and not strong:
-        strong = plain
-    if tag := _TAG_AT_END.search(folded[-1000:]):
-        at = max(0, len(folded) - 1000)
-        strong.append(Mark(at + tag.start(), at + tag.end()))
-    elif not found_others and not strong and (box := _BOX_AT_END.search(folded[-500:])):
-        at = max(0, len(folded) - 500)
-        strong.append(Mark(at + box.start(), at + box.end()))
-    return strong
+    """Return the final-answer marks inside lines: plain ones if there are no others, and a tag or else a box at the end."""
+    inside = [found for found in _INSIDE_FINAL.finditer(folded) if not _within(found.start(), taken) and _begins(found, folded)]
+    finals = [found for found in inside if _is_styled_final(found)]
+    if not found_others and not finals:
+        finals = [found for found in inside if _is_plain_final(found, folded)]
+    if tag := _TAG_AT_END.search(folded, max(0, len(folded) - 1000)):
+        finals.append(tag)
+    elif not found_others and not finals and (box := _BOX_AT_END.search(folded, max(0, len(folded) - 500))):
+        finals.append(box)
+    return [Mark(found.start(), found.end()) for found in finals]
+
+
+def _is_styled_final(found: re.Match[str]) -> bool:
+    declares = found["mark"] or found["is"]
+    return bool(declares or found["final"]) if found["hashes"] else bool(found["bold"] and found["final"] and declares)
+
+
+def _is_plain_final(found: re.Match[str], folded: str) -> bool:
+    if found["mark"] and ":" in found["mark"]:
+        return True
+    return bool(found["final"] and found["is"]) and not _NOT_AN_ANSWER.match(folded, found.end())
 
 
 def _without_wrapper(marks: list[Mark], folded: str) -> list[Mark]:

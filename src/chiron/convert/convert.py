@@ -48,8 +48,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """Summary of a conversion."""
-
     source: Path
     out: Path
     layout: Layout

@@ -8,8 +8,9 @@ from typing import Any
 from chiron.convert.config_json import Layout, Settings
 from chiron.convert.weights import read_json, write_bytes, write_json
 from chiron.errors import InputError
-from chiron.providers.local.checkpoint import system_block, turns_template, write_format
-from chiron.providers.local.tiling import Tiling
+from chiron.providers.local.chat_template import system_block, turns_template
+from chiron.providers.local.checkpoint import write_format
+from chiron.providers.local.tiling import DEVIATION, MEAN, Tiling
 
 VERBATIM = """tokenizer.json vocab.json merges.txt added_tokens.json special_tokens_map.json
     README.md LICENSE LICENSE.txt LICENSE.md NOTICE""".split()
@@ -21,8 +22,6 @@ _VIDEO = "video_token"
 _TURN_END = "<|im_end|>"
 # Placeholder of an image in a rendered prompt, before it is replaced by image tokens.
 _MARK: dict[Layout, str] = {"internvl_chat": "<image>", "hf": _NAMED["context_image_token"]}
-_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-_BICUBIC = 3
 
 
 @dataclass
@@ -37,8 +36,6 @@ class Written:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Contents of a tokenizer's files."""
-
     folder: Path
     config: dict[str, Any]
     """``tokenizer_config.json``."""
@@ -86,7 +83,7 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, syste
         config["additional_special_tokens"] = old
     config["extra_special_tokens"] = {**(old if isinstance(old, dict) else {}), **_NAMED, _VIDEO: video}
     write_json(out / "tokenizer_config.json", config)
-    template = (system_block(system) if system else "") + _template(tokenizer, "internvl_chat", "hf", written)
+    template = system_block(system) + _template(tokenizer, "internvl_chat", "hf", written)
     write_bytes(out / "chat_template.jinja", template.replace("VIDEO_MARK", video).encode())
     _write_generation(tokenizer, settings, out)
     # The authors' chat code tiles every image separately, with these settings.
@@ -94,26 +91,13 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, syste
         settings.vision["image_size"], settings.kept.get("max_dynamic_patch", 12), settings.kept.get("use_thumbnail", True), per_image=True
     )
     write_format(out, tiling, system)
-    size = settings.vision["image_size"]
-    write_json(
-        out / "preprocessor_config.json",
-        {
-            "image_processor_type": "GotOcr2ImageProcessorFast",
-            "processor_class": "InternVLProcessor",
-            "do_convert_rgb": True,
-            "do_resize": True,
-            "size": {"height": size, "width": size},
-            "resample": _BICUBIC,
-            "crop_to_patches": settings.kept.get("dynamic_image_size", True),
-            "min_patches": settings.kept.get("min_dynamic_patch", 1),
-            "max_patches": settings.kept.get("max_dynamic_patch", 12),
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": _MEAN,
-            "image_std": _STD,
-        },
-    )
+    own = {
+        "image_processor_type": "GotOcr2ImageProcessorFast",
+        "processor_class": "InternVLProcessor",
+        "crop_to_patches": settings.kept.get("dynamic_image_size", True),
+        "min_patches": settings.kept.get("min_dynamic_patch", 1),
+    }
+    write_json(out / "preprocessor_config.json", {**tiling.processor_settings(), **own})
     write_json(out / "processor_config.json", {"image_seq_length": settings.tokens_a_tile, "processor_class": "InternVLProcessor"})
     return written
 
@@ -199,7 +183,10 @@ def _find_template(tokenizer: Tokenizer) -> tuple[str | None, bool]:
     # Readers prefer the file to the key. The key may contain several named templates; only one can be converted.
     jinja, old = tokenizer.folder / "chat_template.jinja", tokenizer.folder / "chat_template.json"
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8"), False
+        try:
+            return jinja.read_text(encoding="utf-8"), False
+        except UnicodeDecodeError as error:
+            raise InputError(f"{jinja} is not UTF-8 text: download it again") from error
     value = read_json(old).get("chat_template") if old.is_file() else tokenizer.config.get("chat_template")
     if isinstance(value, list):
         named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
@@ -264,7 +251,7 @@ def _image_settings(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _check_images(folder: Path, settings: Settings) -> None:
     side = settings.vision["image_size"]
-    wanted = {"image_mean": _MEAN, "image_std": _STD, "size": {"height": side, "width": side}}
+    wanted = {"image_mean": list(MEAN), "image_std": list(DEVIATION), "size": {"height": side, "width": side}}
     for name, values in _image_settings(folder).items():
         for key, value in wanted.items():
             if key in values and values[key] != value:

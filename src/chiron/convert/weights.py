@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 
 from chiron.errors import InputError
 from chiron.io import sync
+from chiron.providers.local.checkpoint import PICKLED
 
 HEAD = "language_model.lm_head.weight"
 EMBEDDING = "language_model.model.embed_tokens.weight"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes per element. Other types are from quantized checkpoints, whose scales cannot be converted."""
 
@@ -74,8 +74,6 @@ model.layers.*.post_attention_layernorm.weight   = text
 model.norm.weight                                = text
 lm_head.weight                                   = vocabulary,text
 """
-_BIASES = ("_proj.bias",)
-_NORMS = ("_norm.weight",)
 _PARTS = (
     ("vision_model.", "vision_tower.", _VISION, "vision_layers"),
     ("mlp1.", "multi_modal_projector.", _PROJECTOR, ""),
@@ -116,7 +114,7 @@ def weights(sizes: Mapping[str, int], *, qkv_bias: bool, head: bool, normalized:
         head: Whether the output matrix is stored; a tied one may be omitted.
         normalized: Whether the language model normalizes query and key (Qwen3), instead of giving them and the value a bias (Qwen2).
     """
-    absent = _BIASES if normalized else _NORMS
+    absent = "_proj.bias" if normalized else "_norm.weight"
     for chat_prefix, hf_prefix, table, layers in _PARTS:
         for line in table.split("\n")[1:-1]:
             chat, hf, shape = line.split()
@@ -184,7 +182,7 @@ def find_weights(folder: Path) -> dict[str, StoredTensor]:
         raise InputError(f"{folder} contains an adapter ({found[0]}), not a model: merge it into its base model first, then convert that")
     if found := [n for n in names if n.endswith(".safetensors")]:
         raise InputError(f"{folder} contains {found[0]} but neither {SINGLE} nor {INDEX}: download the whole checkpoint")
-    if found := [n for n in names if n.endswith(_PICKLED)]:
+    if found := [n for n in names if n.endswith(PICKLED)]:
         raise InputError(
             f"{folder} contains only pickled weights ({found[0]}), which can run code when loaded: on a machine where you trust them, save"
             " them again with save_pretrained(..., safe_serialization=True)"

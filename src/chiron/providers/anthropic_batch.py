@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from chiron.client.batch_record import DELETED, Batch, BatchStatus, missing_requests, read_open_batches
-from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart, images_of
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted, identifier
@@ -48,7 +48,6 @@ class AnthropicBatches(BatchApi):
     key_header = "x-api-key"
 
     def __init__(self, provider: OpenAICompatible, settings: ResolvedBatches) -> None:
-        """``provider``: the endpoint."""
         super().__init__(provider, settings)
         # Later versions of the API refuse a temperature.
         self.headers = {"anthropic-version": "2023-06-01", **({"anthropic-beta": _FILES} if self.uploads is not None else {})}
@@ -67,11 +66,10 @@ class AnthropicBatches(BatchApi):
             params["system"] = system
         if config.temperature:
             params["temperature"] = min(1.0, call.temperature)  # as at the compatible address
-        images = [await self._image(part) for turn in turns for part in turn.parts if isinstance(part, ImagePart)]
+        images = [await self._image(picture) for picture in images_of(turns)]
         return filled({"custom_id": call.key, "params": params}, images, f'"{HOLE}"')
 
     async def _image(self, picture: ImagePart) -> bytes:
-        """Return the source of an image."""
         if (found := await self.reference(picture)) is not None:
             kind, name = ("file", "file_id") if self.uploads is not None else ("url", "url")
             return json.dumps({"type": kind, name: found.target}, separators=(",", ":")).encode()
@@ -79,7 +77,6 @@ class AnthropicBatches(BatchApi):
         return b'{"type":"base64","media_type":"' + media.encode() + b'","data":"' + data + b'"}'
 
     async def upload_image(self, name: str, media: str, data: bytes) -> str:
-        """Upload an image, and return its ID."""
         form = aiohttp.FormData()
         form.add_field("file", data, filename=f"{name}.{media.rpartition('/')[2]}", content_type=media)
         if (number := identifier((await self.json("POST", "/files", data=form)).get("id"))) is None:
@@ -87,7 +84,6 @@ class AnthropicBatches(BatchApi):
         return number
 
     async def find_image(self, name: str) -> str | None:
-        """Look for an image by its name."""
         async for entry in self._pages("/files"):
             if str(entry.get("filename")).partition(".")[0] == name:
                 return identifier(entry.get("id"))
@@ -121,7 +117,6 @@ class AnthropicBatches(BatchApi):
         return ""
 
     async def find_upload(self, batch: Batch) -> str | None:
-        """Return an empty string, as :meth:`upload`."""
         return await self.upload(batch)
 
     async def create(self, batch: Batch) -> object:

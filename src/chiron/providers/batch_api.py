@@ -45,7 +45,6 @@ class BatchFormat(ABC):
         self.saved_bytes = 0
 
     def open(self, folder: Path, model: str) -> None:
-        """Read the record of uploaded images."""
         if self.uploads is not None:
             self.uploads.open(folder, f"{model} {self.provider.config.base_url}")
 
@@ -80,12 +79,7 @@ class BatchFormat(ABC):
         """
 
     def read(self, call: Call, result: bytes) -> Reply:
-        """Parse a line of the results."""
-        try:
-            value = json.loads(result)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
+        if (value := _object(result)) is None:
             raise Transient(f"{self.name}: its line of the results is damaged", maybe_billed=True)
         return self.reply(call, value)
 
@@ -141,11 +135,9 @@ class BatchApi(BatchFormat):
         raise NotImplementedError
 
     def image_path(self, target: str) -> str:
-        """Return the address of an uploaded image."""
         raise NotImplementedError
 
     async def discard_images(self) -> None:
-        """Delete the uploaded images."""
         if self.uploads is not None:
             await self.uploads.discard(lambda target: self.delete(self.image_path(target)), wait=min(1.0, self.settings.poll))
 
@@ -266,7 +258,6 @@ class BatchApi(BatchFormat):
             raise CallerFault(str(failure), public=public, misconfigured=failure.misconfigured) from failure
 
     async def poll(self, batch: Batch) -> BatchStatus:
-        """Ask for the state of a batch."""
         total = len(batch.record.keys)
         try:
             state = await self.json("GET", self.path(batch))
@@ -367,15 +358,20 @@ class BatchApi(BatchFormat):
         """
         async with self.requested(method, path, seconds=seconds, **sent) as response:
             text = await read_bounded(response, _MAX_ANSWER)
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
+        if (value := _object(text)) is None:
             # The query of an upload gives access to it.
             place = urllib.parse.urlsplit(path).path
             raise Transient(f"{self.name}: {method} {place} was answered with something that is not a JSON object")
         return value
+
+
+def _object(text: str | bytes) -> dict[str, Any] | None:
+    """Return a JSON object; ``None`` for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _private(path: Path) -> Path:
@@ -390,5 +386,4 @@ def identifier(value: object) -> str | None:
 
 
 def counted(value: object) -> int:
-    """Return a number of requests."""
     return value if isinstance(value, int) and value >= 0 else 0

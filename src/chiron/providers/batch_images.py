@@ -28,8 +28,6 @@ Encode = Callable[[ImagePart], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """How requests refer to an image."""
-
     target: str
     """Its URL, or its ID at the provider."""
     media: str

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from chiron.client.batch_record import Batch, BatchStatus
-from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart, images_of
 from chiron.client.config import ResolvedBatches
 from chiron.client.failures import CallerFault, Transient, one_line
 from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted
@@ -59,11 +59,10 @@ class GeminiBatches(BatchApi):
         }
         if system := [part for turn in turns if turn.role == "system" for part in _content(turn)["parts"]]:
             request["systemInstruction"] = {"parts": system}
-        images = [await self._image(part) for turn in turns for part in turn.parts if isinstance(part, ImagePart)]
+        images = [await self._image(picture) for picture in images_of(turns)]
         return filled({"key": call.key, "request": request}, images, f'"{HOLE}"')
 
     async def _image(self, picture: ImagePart) -> bytes:
-        """Return the part with an image."""
         if (found := await self.reference(picture)) is not None:
             part = {"fileData": {"mimeType": found.media, "fileUri": found.target}}
             return json.dumps(part, separators=(",", ":")).encode()
@@ -71,11 +70,9 @@ class GeminiBatches(BatchApi):
         return b'{"inlineData":{"mimeType":"' + media.encode() + b'","data":"' + data + b'"}}'
 
     async def upload_image(self, name: str, media: str, data: bytes) -> str:
-        """Upload an image, and return its URI."""
         return str((await self.send_file(name, media, len(data), data)).get("uri"))
 
     async def find_image(self, name: str) -> str | None:
-        """Look for an image by its name."""
         file = await self._file(name)
         return None if file is None else str(file.get("uri"))
 
@@ -92,8 +89,8 @@ class GeminiBatches(BatchApi):
         code = error.get("code") if isinstance(error, dict) else None
         if self.uploads is not None and code in {5, 7} and _FILE.search(str(error)):
             # Google deleted an image while the batch ran. It is uploaded again for the next one.
-            for part in (part for message in call.messages for part in message.parts if isinstance(part, ImagePart)):
-                self.uploads.forget(part)
+            for picture in images_of(call.messages):
+                self.uploads.forget(picture)
             raise self.not_answered(call, error, billed=False)
         if code in _STATUS:
             raise classify_status(_STATUS[code], {}, json.dumps({"error": error}), origin)
@@ -143,7 +140,6 @@ class GeminiBatches(BatchApi):
         return file
 
     async def find_upload(self, batch: Batch) -> str | None:
-        """Look for the file with our own name."""
         file = await self._file(_file_name(batch))
         return None if file is None else str(file["name"])
 
@@ -163,14 +159,15 @@ class GeminiBatches(BatchApi):
 
     def identify(self, value: object) -> str | None:
         """Return the name of a file or batch; ``None`` if it cannot be part of an address."""
-        return _name(value)
+        parts = value.split("/") if isinstance(value, str) else []
+        sound = len(parts) == 2 and parts[0] in {"files", "batches"} and parts[1].replace("-", "").replace("_", "").isalnum()
+        return str(value) if sound and str(value).isascii() else None
 
     async def is_expired(self, batch: Batch) -> bool:
         """Return whether the file of requests is gone, which Google deletes after 48 hours."""
         return await self._file(str(batch.record.input_id).removeprefix("files/")) is None
 
     async def create(self, batch: Batch) -> object:
-        """Create the batch from the uploaded file."""
         order = {"batch": {"displayName": batch.record.name, "inputConfig": {"fileName": batch.record.input_id}}}
         model = self.provider.config.model.removeprefix("models/")
         return (await self.json("POST", f"{self._base}/models/{model}:batchGenerateContent", json=order)).get("name")
@@ -187,7 +184,8 @@ class GeminiBatches(BatchApi):
 
     def status(self, state: Mapping[str, Any], total: int) -> BatchStatus:
         about = _metadata(state)
-        stats, word = about.get("batchStats"), _word(about)
+        stats = about.get("batchStats")
+        word = _ENDED.get(str(about.get("state")).removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_"))
         stats = stats if isinstance(stats, dict) else {}
         # Google writes 64-bit numbers as strings.
         numbers = [str(stats.get(f"{name}RequestCount", "0")) for name in ("successful", "failed")]
@@ -205,7 +203,7 @@ class GeminiBatches(BatchApi):
 
     def copies(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
         """Return the addresses of the requests, the results, and the batch itself."""
-        names = [batch.record.input_id, _name(_results_file(state)), batch.record.batch_id if state else None]
+        names = [batch.record.input_id, self.identify(_results_file(state)), batch.record.batch_id if state else None]
         return [f"{self._base}/{name}" for name in names if name]
 
     async def listed(self) -> AsyncIterator[Mapping[str, Any]]:
@@ -224,21 +222,9 @@ def _file_name(batch: Batch) -> str:
     return f"chiron-{batch.record.name}"
 
 
-def _name(value: object) -> str | None:
-    """Return the name of a file or batch; ``None`` if it cannot be part of an address."""
-    parts = value.split("/") if isinstance(value, str) else []
-    sound = len(parts) == 2 and parts[0] in {"files", "batches"} and parts[1].replace("-", "").replace("_", "").isalnum()
-    return str(value) if sound and str(value).isascii() else None
-
-
 def _metadata(state: Mapping[str, Any]) -> Mapping[str, Any]:
     about = state.get("metadata")
     return about if isinstance(about, dict) else {}
-
-
-def _word(about: Mapping[str, Any]) -> str | None:
-    """Return our word for the end of a batch; ``None`` while it runs."""
-    return _ENDED.get(str(about.get("state")).removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_"))
 
 
 def _results_file(state: Mapping[str, Any]) -> object:

@@ -62,7 +62,6 @@ class OpenAIBatches(OpenAILines, BatchApi):
     """The batch API of OpenAI, which Azure and others share."""
 
     async def upload(self, batch: Batch) -> str:
-        """Upload the requests as a file."""
         with batch.requests.open("rb") as file:
             form = aiohttp.FormData()
             form.add_field("purpose", "batch")
@@ -90,7 +89,6 @@ class OpenAIBatches(OpenAILines, BatchApi):
         return None
 
     async def create(self, batch: Batch) -> object:
-        """Create the batch from the uploaded file."""
         order = {
             "input_file_id": batch.record.input_id,
             "endpoint": self.settings.url,
@@ -100,7 +98,6 @@ class OpenAIBatches(OpenAILines, BatchApi):
         return (await self.json("POST", "/batches", json=order)).get("id")
 
     async def find(self, batch: Batch) -> str | None:
-        """Look for the batch with the uploaded file."""
         async for entry in self.listed():
             if entry.get("input_file_id") == batch.record.input_id and entry.get("status") != "failed":
                 return self.known(entry.get("id"), batch)
@@ -159,7 +156,6 @@ class VllmFiles(OpenAILines):
         self._folder = Path(self.address)
 
     async def submit(self, batch: Batch) -> None:
-        """Write the file of requests."""
         record = batch.record
         if record.batch_id is not None:
             return
@@ -179,7 +175,6 @@ class VllmFiles(OpenAILines):
         return f"vllm run-batch -i {begin} -o {part} --model {shlex.quote(config.model)}{trust} && mv {part} {end}"
 
     async def poll(self, batch: Batch) -> BatchStatus:
-        """Look for the results."""
         total = len(batch.record.keys)
         if self._output(batch).is_file():
             return BatchStatus(total, total, "completed")
@@ -190,7 +185,6 @@ class VllmFiles(OpenAILines):
             return BatchStatus(0, total)  # not started
 
     async def download(self, batch: Batch, to: Path) -> None:
-        """Copy the results."""
         await asyncio.to_thread(_copy, self._output(batch), to)
 
     async def discard(self, batch: Batch) -> None:

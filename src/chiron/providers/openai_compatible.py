@@ -11,13 +11,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart, images_of
 from chiron.client.config import OpenAIModel, ServedCheckpoint
 from chiron.client.config_checks import endpoint_url
 from chiron.client.failures import CallerFault, Transient, redactor
@@ -26,17 +24,7 @@ from chiron.client.prompts import texts_between
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiling, tile_budget
 from chiron.providers.response_parsing import PROXY_REFUSES, Origin, classify_status, read_reply
-from chiron.providers.transport import (
-    IDLE_SECONDS,
-    TLS_ADVICE,
-    Sent,
-    TooLongError,
-    proxy_for,
-    read_bounded,
-    send_afresh,
-    tls_words,
-    tracing,
-)
+from chiron.providers.transport import IDLE_SECONDS, TLS_ADVICE, TooLongError, proxy_for, read_bounded, send_afresh, tls_words, tracing
 
 _KEYS = {"hf": "max_patches", "internvl_chat": "max_dynamic_patch"}
 """Name of the image processor's maximum tiles per image, by layout."""
@@ -50,43 +38,11 @@ def processor_arguments(served: ServedCheckpoint, images: int) -> dict[str, Any]
 
 def as_trained(message: Message) -> Message:
     """Add the line breaks next to images that training used, because chiron's own chat template adds none."""
-    pictures = [part for part in message.parts if isinstance(part, ImagePart)]
-    if not pictures:
-        return Message(message.role, tuple(map(TextPart, texts_between(message, "\n"))))
-    parts = [
-        part
-        for text, picture in zip_longest(texts_between(message, "\n"), pictures)
-        for part in (TextPart(text) if text else None, picture)
-        if part is not None
-    ]
-    return Message(message.role, tuple(parts), inline=True)
-
-
-def serving_note(config: OpenAIModel, listed: Mapping[str, Any]) -> str:
-    """Return a note for ``chiron doctor`` if an endpoint serves an InternVL checkpoint without a matching ``serves`` entry, else an empty
-    string.
-
-    Args:
-        config: the model's entry.
-        listed: the model as listed by the endpoint; vLLM gives its folder in ``root``.
-    """
-    from chiron.providers.local.checkpoint import FORMAT_FILE, read_format
-
-    place = str(listed.get("root") or listed.get("id") or config.model)
-    folder = Path(place)
-    try:
-        known = read_format(folder) if place.isprintable() and (folder / FORMAT_FILE).is_file() else None
-    except (InputError, OSError, ValueError):
-        known = None
-    wanted = "" if known is None else f"serves: {{max_tiles: {known.max_tiles}, max_tiles_per: {known.max_tiles_per}}}"
-    if config.serves is None and known is not None:
-        return f"it serves a checkpoint that chiron trained, and cuts several images differently from training: add {wanted}"
-    if config.serves is None and any(name in f"{place} {config.model}".lower() for name in ("internvl", "chiron")):
-        return "it seems to serve InternVL; if 'chiron train' made the checkpoint, add serves: {max_tiles: ...} as its model card says"
-    configured = config.serves and (config.serves.max_tiles, config.serves.max_tiles_per)
-    if known is not None and configured != (known.max_tiles, known.max_tiles_per):
-        return f"the checkpoint was trained otherwise than serves says: write {wanted}"
-    return ""
+    first, *others = texts_between(message, "\n")
+    parts: list[TextPart | ImagePart] = [TextPart(first)]
+    for picture, text in zip(images_of([message]), others, strict=True):
+        parts += [picture, TextPart(text)]
+    return Message(message.role, tuple(part for part in parts if part != TextPart("")), inline=True)
 
 
 _MAX_LISTING_BYTES = 8 * 2**20
@@ -117,8 +73,6 @@ def filled(payload: Mapping[str, Any], images: Sequence[bytes], hole: str = HOLE
 
 
 class OpenAICompatible:
-    """One model behind one endpoint."""
-
     def __init__(self, name: str, config: OpenAIModel, pictures: PictureStore, *, need_key: bool = True) -> None:
         """Read the key from the environment. The connection is opened at the first call.
 
@@ -209,12 +163,13 @@ class OpenAICompatible:
         body = await self.body(call, stream=stream)
         headers = {"Content-Type": "application/json", **self._key_headers()}
         with self.sorting_errors():
-            response = await send_afresh(lambda sent: self._send(body, headers, sent))
+            response = await send_afresh(
+                lambda sent: self._connection().post(self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent)
+            )
             async with response:
                 yield response
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -242,7 +197,7 @@ class OpenAICompatible:
             payload["temperature"] = call.temperature
         if stream:
             payload["stream"] = True
-        pictures = [p for m in messages for p in m.parts if isinstance(p, ImagePart)]
+        pictures = images_of(messages)
         if served is not None and pictures:
             payload["mm_processor_kwargs"] = processor_arguments(served, len(pictures))
         return filled(payload, [await (image or self.encoded)(picture) for picture in pictures])
@@ -276,9 +231,6 @@ class OpenAICompatible:
         ]
         return {"role": message.role, "content": content}
 
-    async def _send(self, body: bytes, headers: dict[str, str], sent: Sent) -> aiohttp.ClientResponse:
-        return await self._connection().post(self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent)
-
     @contextmanager
     def sorting_errors(self) -> Iterator[None]:
         """Convert any connection error to a :class:`CallFailed` class."""
@@ -311,7 +263,6 @@ class OpenAICompatible:
             raise Transient(self.origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
 
     def _key_headers(self, name: str | None = None) -> dict[str, str]:
-        """Return the header with the key, if there is one."""
         if self._key is None:
             return {}
         own = name or self.config.api_key_header

@@ -4,6 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from chiron.client.attempts import RetryPolicy
@@ -14,11 +15,12 @@ from chiron.client.config import BatchForm, OpenAIModel
 from chiron.client.failures import CallFailed, one_line
 from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, Piece, ProviderType
+from chiron.errors import InputError
 from chiron.providers.anthropic_batch import AnthropicBatches
 from chiron.providers.batch_api import BatchApi
 from chiron.providers.gemini_batch import GeminiBatches
 from chiron.providers.openai_batch import OpenAIBatches, VllmFiles
-from chiron.providers.openai_compatible import OpenAICompatible, serving_note
+from chiron.providers.openai_compatible import OpenAICompatible
 from chiron.providers.streaming import stream
 
 _APIS: Mapping[BatchForm, type[BatchApi]] = {"openai": OpenAIBatches, "anthropic": AnthropicBatches, "gemini": GeminiBatches}
@@ -27,12 +29,9 @@ _NO_LIMIT = 10**9
 
 
 class OpenAIProvider(ProviderType[OpenAIModel]):
-    """Models behind OpenAI-compatible endpoints."""
-
     config = OpenAIModel
 
     def build(self, name: str, config: OpenAIModel, context: BuildContext) -> Endpoint:
-        """Create one endpoint with a limiter of its own."""
         return self.build_all({name: config}, context)[name]
 
     def build_all(self, models: Mapping[str, OpenAIModel], context: BuildContext) -> dict[str, Endpoint]:
@@ -53,7 +52,6 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
         }
 
     async def check(self, name: str, config: OpenAIModel, endpoint: Endpoint) -> AsyncIterator[Finding]:
-        """Check the key, the address and the list of models."""
         provider = endpoint.provider
         assert isinstance(provider, OpenAICompatible)  # noqa: S101 - build made it
         if config.batches is not None and config.batches.files is not None:
@@ -66,7 +64,7 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
         except CallFailed as failure:
             yield Finding(name, "endpoint", ok=False, detail=failure.public)
             return
-        if status == 404 and await _lists_models(provider, "/v1/models"):
+        if status == 404 and await _is_above_api(provider):
             right = f"{config.base_url.rstrip('/')}/v1"
             detail = f"{config.base_url} is not the address of the API, {right} is: add /v1 to base_url"
             yield Finding(name, "endpoint", ok=False, detail=detail)
@@ -78,7 +76,6 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
                 yield finding
 
     async def stream(self, endpoint: Endpoint, call: Call) -> AsyncIterator[Piece]:
-        """Stream the reply as server-sent events."""
         assert isinstance(endpoint.provider, OpenAICompatible)  # noqa: S101 - build made it
         async for piece in stream(endpoint.provider, call, endpoint.retry):
             yield piece
@@ -101,6 +98,30 @@ def _server(config: OpenAIModel) -> tuple[str, str, str | None]:
     return config.base_url.rstrip("/"), config.model, config.api_key_env
 
 
+def _serving_note(config: OpenAIModel, listed: Mapping[str, Any]) -> str:
+    """Return a note if an endpoint serves an InternVL checkpoint without a matching ``serves`` entry, else an empty string.
+
+    ``listed``: the model as listed by the endpoint; vLLM gives its folder in ``root``.
+    """
+    from chiron.providers.local.checkpoint import FORMAT_FILE, read_format
+
+    place = str(listed.get("root") or listed.get("id") or config.model)
+    folder = Path(place)
+    try:
+        known = read_format(folder) if place.isprintable() and (folder / FORMAT_FILE).is_file() else None
+    except (InputError, OSError, ValueError):
+        known = None
+    wanted = "" if known is None else f"serves: {{max_tiles: {known.max_tiles}, max_tiles_per: {known.max_tiles_per}}}"
+    if config.serves is None and known is not None:
+        return f"it serves a checkpoint that chiron trained, and cuts several images differently from training: add {wanted}"
+    if config.serves is None and any(name in f"{place} {config.model}".lower() for name in ("internvl", "chiron")):
+        return "it seems to serve InternVL; if 'chiron train' made the checkpoint, add serves: {max_tiles: ...} as its model card says"
+    configured = config.serves and (config.serves.max_tiles, config.serves.max_tiles_per)
+    if known is not None and configured != (known.max_tiles, known.max_tiles_per):
+        return f"the checkpoint was trained otherwise than serves says: write {wanted}"
+    return ""
+
+
 def _listed(name: str, config: OpenAIModel, text: str) -> list[Finding]:
     """Look for the model in the endpoint's list of models."""
     try:
@@ -110,7 +131,7 @@ def _listed(name: str, config: OpenAIModel, text: str) -> list[Finding]:
         return [Finding(name, "listed", ok=None, detail="it does not list its models")]
     findings = []
     own: Mapping[str, Any] = next((entry for entry in entries if str(entry["id"]) == config.model), {})
-    if note := serving_note(config, own):
+    if note := _serving_note(config, own):
         findings.append(Finding(name, "tiles", ok=None, detail=note))
     if any(entry == config.model or entry.endswith(f"/{config.model}") for entry in listed):
         return [*findings, Finding(name, "listed", ok=True, detail=config.model)]
@@ -118,9 +139,10 @@ def _listed(name: str, config: OpenAIModel, text: str) -> list[Finding]:
     return [*findings, Finding(name, "listed", ok=None, detail=f"{config.model} is not listed; listed: {several or 'nothing'}")]
 
 
-async def _lists_models(provider: OpenAICompatible, path: str) -> bool:
+async def _is_above_api(provider: OpenAICompatible) -> bool:
+    """Return whether the API's address is that of the provider with ``/v1`` at the end."""
     try:
-        status, text = await provider.get(path)
+        status, text = await provider.get("/v1/models")
         return status == 200 and isinstance(json.loads(text)["data"], list)
     except (CallFailed, ValueError, KeyError, TypeError):
         return False

@@ -1,6 +1,7 @@
 """All providers: build the endpoints of a model client, and check them before a run."""
 
 import io
+import pkgutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +21,18 @@ from chiron.client.provider import BUILT_IN, GROUP, BuildContext, Endpoint, Find
 from chiron.errors import InputError
 from chiron.plugins import plugins
 
+_BUILT_IN = {
+    "openai": "chiron.providers.openai_provider:OpenAIProvider",
+    "offline": "chiron.providers.baselines.provider:OfflineProvider",
+    "local": "chiron.providers.local.provider:LocalProvider",
+}
+"""Only those of the configured models are imported, since the last two import numpy and more."""
+
 
 @cache
 def _built_in(name: str) -> ProviderType[Any]:
-    """Import a built-in provider. Only those of the configured models are, since the other two import numpy and more."""
-    if name == "openai":
-        from chiron.providers.openai_provider import OpenAIProvider
-
-        return OpenAIProvider()
-    if name == "offline":
-        from chiron.providers.baselines.provider import OfflineProvider
-
-        return OfflineProvider()
-    from chiron.providers.local.provider import LocalProvider
-
-    return LocalProvider()
+    found: ProviderType[Any] = pkgutil.resolve_name(_BUILT_IN[name])()
+    return found
 
 
 def provider_type(config: ProviderConfig) -> ProviderType[Any]:
@@ -74,8 +72,6 @@ def build_endpoints(
 
 @dataclass(frozen=True, slots=True)
 class RoleCall:
-    """Form of one role's calls."""
-
     role: str
     images: int
     max_tokens: int

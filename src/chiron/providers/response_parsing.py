@@ -16,6 +16,7 @@ _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,60}")
 _LONGEST = 2**18
 """Maximum characters of an error message that are parsed."""
 _LONGEST_WAIT = 30 * 86400.0
+_NOTHING = "no explanation"
 _CONTAINERS = ("error", "errors", "detail", "fault", "body")
 _CODES = ("code", "type", "status", "__type")
 _WORDS = ("message", "msg", "detail", "error", "Message", "faultstring", "error_description", "error_message", "reason", "title")
@@ -28,22 +29,13 @@ class ErrorBody:
     code: str | None
     """A short code without spaces, such as ``context_length_exceeded``."""
     words: str
-    """The message on one line; "no explanation" if there is no message."""
+    """The message on one line; :data:`_NOTHING` if there is no message."""
     status: int | None = None
     """HTTP status given in the body."""
 
     @property
-    def has_words(self) -> bool:
-        """Whether the server sent a message."""
-        return self.words != _NOTHING
-
-    @property
     def text_with_code(self) -> str:
-        """Code and message together."""
         return f"{self.code or ''} {self.words}"
-
-
-_NOTHING = "no explanation"
 
 
 def read_error(text: str, redact: Callable[[str], str]) -> ErrorBody:
@@ -59,7 +51,6 @@ def read_error(text: str, redact: Callable[[str], str]) -> ErrorBody:
 
 
 def describe_error(body: Any, redact: Callable[[str], str]) -> ErrorBody:
-    """Parse an error body that is already decoded."""
     codes = [c for c in (redact(str(code)) for code in _found(body, _codes_of)) if _CODE.fullmatch(c)]
     named = [c for c in codes if not c.isdigit()]
     words = list(dict.fromkeys(w for w in (one_line(redact(w[:_LONGEST])) for w in _found(body, _words_of)) if w))
@@ -168,8 +159,6 @@ _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 
 @dataclass(frozen=True)
 class Origin:
-    """Source of a response."""
-
     name: str
     """Configured name of the model."""
     address: str
@@ -184,7 +173,6 @@ class Origin:
 
 
 def classify_status(status: int, headers: Mapping[str, str], text: str, origin: Origin) -> CallFailed:
-    """Return the failure for an HTTP status other than 200."""
     failure = _classified(status, headers, read_error(text, origin.redact), origin)
     failure.status = status
     return failure
@@ -197,7 +185,7 @@ def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origi
         return CallerFault(f"{head} from {origin.address}: {PROXY_REFUSES}", misconfigured=True)
     full = f"{head}: {error.words}"
     public = f"{head}{f' ({code})' if code and not code.isdigit() else ''}"
-    if error.has_words:
+    if error.words != _NOTHING:
         public += f": {origin.shown(error.words).rstrip('. ')}"
     if code in _NO_CREDIT or status == 402:
         return CallerFault(full, public=f"{public}: the account has no credit left", misconfigured=True)
@@ -250,9 +238,10 @@ def read_body(body: Any, text: str | None, seconds: float, origin: Origin) -> Re
     if not isinstance(body, dict):
         raise Transient(f"{name} sent JSON that is not a reply", maybe_billed=True)
     if is_error(body):
-        raise _disguised(describe_error(body, origin.redact), origin)
-    choice = _first(body.get("choices"))
-    if choice is None:
+        error = describe_error(body, origin.redact)
+        raise _classified(error.status or 500, {}, error, origin)
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choice := choices[0], dict):
         raise Transient(f"{name} sent a reply without choices", maybe_billed=True)
     message = choice.get("message")
     finish = sound(str(choice.get("finish_reason") or "stop"))
@@ -268,7 +257,8 @@ def read_body(body: Any, text: str | None, seconds: float, origin: Origin) -> Re
     if not content.strip() and not thinking.strip() and kind is not Finish.CUT_OFF:
         raise Transient(f"{name} sent an empty reply", maybe_billed=True)
     kept = stored_finish(finish, only_thinking=bool(thinking.strip()) and not content.strip())
-    return Reply(content, kept, _usage(body.get("usage")), _string(body.get("model")), seconds, raw=text)
+    model = body.get("model")
+    return Reply(content, kept, _usage(body.get("usage")), sound(model) if isinstance(model, str) else None, seconds, raw=text)
 
 
 def content_of(message: Mapping[str, Any]) -> tuple[str, str]:
@@ -287,14 +277,9 @@ def content_of(message: Mapping[str, Any]) -> tuple[str, str]:
     return text, thoughts
 
 
-def _disguised(error: ErrorBody, origin: Origin) -> CallFailed:
-    """Return the failure for an error that a gateway sent with status 200."""
-    return _classified(error.status or 500, {}, error, origin)
-
-
 def _failed(choice: Mapping[str, Any], finish: str, origin: Origin) -> CallFailed:
     """Return the failure for an attempt that ended during generation; its partial text is not a reply."""
-    error = describe_error(choice["error"], origin.redact) if choice.get("error") else ErrorBody(None, "no explanation")
+    error = describe_error(choice["error"], origin.redact) if choice.get("error") else ErrorBody(None, _NOTHING)
     if error.status is not None:
         failure = _classified(error.status, {}, error, origin)
         failure.maybe_billed = True
@@ -310,10 +295,6 @@ def _withheld(finish: str, refusal: object, origin: Origin) -> CallerFault:
     return CallerFault(f"{head}: {origin.redact(refusal)}", public=f"{head}: {origin.shown(refusal)}", maybe_billed=True)
 
 
-def _first(choices: object) -> dict[str, Any] | None:
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-
-
 def _usage(usage: object) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
@@ -327,10 +308,6 @@ def _usage(usage: object) -> Usage:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
-
-
-def _string(value: object) -> str | None:
-    return sound(value) if isinstance(value, str) else None
 
 
 def sound(text: str) -> str:

@@ -28,7 +28,7 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 async def stream(
     provider: OpenAICompatible,
     call: Call,
-    retry: RetryPolicy | None = None,
+    retry: RetryPolicy,
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Piece]:
@@ -55,7 +55,7 @@ async def stream(
         finally:
             spent.seconds += asyncio.get_running_loop().time() - began
 
-    first, rest = await retry_call(begun, retry or RetryPolicy(attempts=1, deadline=0.0), spent=spent, sleep=sleep)
+    first, rest = await retry_call(begun, retry, spent=spent, sleep=sleep)
     yield first
     async for piece in rest:
         yield piece
@@ -98,16 +98,15 @@ class _Body:
         """Return whether the body is an event stream, judged by its start."""
         while True:
             start = self._read.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if start and not any(field.startswith(start) for field in _FIELDS):
-                return start.startswith(_FIELDS)
-            if any(start.startswith(field) for field in _FIELDS):
+            if start.startswith(_FIELDS):
                 return True
+            if start and not any(field.startswith(start) for field in _FIELDS):
+                return False
             if not await self._more():
                 return False
 
     async def rest(self) -> str:
-        """Return the remaining body as text."""
-        return self._read.decode("utf-8", "replace") + await read_bounded(self._response, self._limit)
+        return await read_bounded(self._response, self._limit, begun=self._read)
 
     async def events(self) -> AsyncIterator[tuple[str, str]]:
         """Yield name and data of every event. An ``error:`` line (llama.cpp) is an event with that name."""

@@ -30,8 +30,6 @@ class TooLongError(aiohttp.ClientPayloadError):
 
 @dataclass
 class Sent:
-    """One transmission of a request."""
-
     reused: bool = False
     """Whether it used an existing connection."""
     began: float = field(default_factory=time.perf_counter)
@@ -71,13 +69,13 @@ def tls_words(error: aiohttp.ClientConnectorError) -> str:
     return one_line(getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__, 200)
 
 
-async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> str:
-    """Read a body of at most ``limit`` bytes.
+async def read_bounded(response: aiohttp.ClientResponse, limit: int, *, begun: bytes = b"") -> str:
+    """Read a body of at most ``limit`` bytes; ``begun``: what was read of it before.
 
     Raises:
         aiohttp.ClientPayloadError: the body is longer, or ends early.
     """
-    raw = bytearray()
+    raw = bytearray(begun)
     async for chunk in response.content.iter_any():
         raw += chunk
         if len(raw) > limit:

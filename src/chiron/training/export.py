@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
-from chiron.providers.local.checkpoint import family_template, write_format
+from chiron.providers.local.chat_template import family_template
+from chiron.providers.local.checkpoint import write_format
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.loading import load_whole, no_bars

@@ -1,7 +1,7 @@
 """Tiny random checkpoints on disk, calls to put to them, and what transformers itself says to these."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from chiron.cases.images import ImageFolder
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
 from chiron.client.config import LocalModel
 from chiron.client.images import PictureStore
+from chiron.providers.local.backend import VLMBackend
+from chiron.providers.local.generation import Completion, Generation, PrefixCache, Request
 from chiron.providers.local.provider import Local
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_image
 
@@ -268,3 +270,13 @@ def generated(model: Any, ids: Sequence[int], max_tokens: int, stop: Sequence[in
         )
     said: list[int] = out[0, len(ids) :].tolist()
     return said[:-1] if said[-1] in stop else said
+
+
+def generate(backend: VLMBackend, requests: Iterable[Request], prefixes: PrefixCache) -> list[Completion]:
+    """Generate the replies to all requests together, in their order."""
+    generation = Generation(backend, prefixes)
+    ordered = list(requests)
+    answered = {id(request): completion for request, completion in generation.admit(ordered)}
+    while generation.pending:
+        answered.update((id(request), completion) for request, completion in generation.step())
+    return [answered[id(request)] for request in ordered]

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from chiron.client.call import Call, ImagePart, Message, TextPart
-from chiron.providers.local.backend import PrefixCache, Prompt
+from chiron.providers.local.backend import Prompt
 from chiron.providers.local.checkpoint import find_checkpoint
-from chiron.providers.local.generation import Completion, Generation, Request, choose, generate
+from chiron.providers.local.generation import Completion, Generation, PrefixCache, Request, choose
 from chiron.providers.local.loading import load
-from chiron.providers.local.tiling import cut, normalise, tile_budget
-from tests.providers.local.checkpoints import a_call, as_processed, config_of, generated, write_family, write_pictures
+from chiron.providers.local.tiling import normalise
+from tests.providers.local.checkpoints import a_call, as_processed, config_of, generate, generated, write_family, write_pictures
 from tests.training.tiny import tiny_tiling
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def as_transformers_takes(stage: Stage, pictures: list[ImagePart], prompt: Promp
     images = [stage.store.image(picture) for picture in pictures]
     if stage.family.family.tiled:
         tiling = tiny_tiling()
-        tiles = [normalise(cut(image, budget=tile_budget(len(pictures), tiling), tiling=tiling)) for image in images]
+        tiles = [normalise(tiling.cut(image, len(pictures))) for image in images]
         return {"pixel_values": torch.cat([torch.from_numpy(t) for t in tiles])}
     types = stage.family.family.token_types(stage.family.model.config, torch.from_numpy(prompt.ids.astype("int64"))[None])
     return {**as_processed(stage.checkpoint, images), **types}
@@ -164,7 +164,7 @@ def test_beginnings_are_forgotten_when_they_take_too_much(stage: Stage) -> None:
     for most in (0, 200_000):
         prefixes = PrefixCache(most)
         assert [stage.say(call, prefixes=prefixes)[0] for call in calls for _ in range(2)][::2] == expected
-        assert prefixes.bytes <= most
+        assert prefixes._kept.bytes <= most
 
 
 def test_a_draw_can_be_repeated_and_another_is_another(stage: Stage) -> None:

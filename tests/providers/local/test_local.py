@@ -21,7 +21,7 @@ from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.mics.config import check_config
 from chiron.phantom.sample import write_sample
-from chiron.providers.local import provider as provider_module
+from chiron.providers.local import worker
 from chiron.providers.local.backend import VLMBackend
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.dialogue import SYSTEM_MESSAGES
@@ -391,7 +391,7 @@ def test_what_was_too_much_together_is_tried_in_halves_and_then_together_again(c
         return run(self, embeddings, *others)
 
     monkeypatch.setattr(VLMBackend, "run", tight)
-    monkeypatch.setattr(provider_module, "_GATHER", 0.5)  # on a busy machine six calls take longer to be made
+    monkeypatch.setattr(worker, "_GATHER", 0.5)  # on a busy machine six calls take longer to be made
 
     async def main() -> tuple[list[Reply], list[Reply]]:
         provider = Local("m", config_of(checkpoint), PictureStore())

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from chiron.providers.local.tiling import Tiling, cut, grid, normalise, tile_budget, tile_count
+from chiron.providers.local.tiling import Tiling, grid, normalise, tile_budget
 
 pytestmark = pytest.mark.slow
 
@@ -67,8 +67,8 @@ def test_among_grids_of_as_many_tiles_the_order_is_free() -> None:
 @settings(max_examples=300)
 def test_the_number_of_tiles_decides_the_grid(width: int, height: int, one: int, other: int, thumbnail: bool) -> None:
     """Decoded tiles are known by the image and how many they are; two budgets that give as many must give the same."""
-    tiling = Tiling(thumbnail=thumbnail)
-    if tile_count(width, height, budget=one, tiling=tiling) == tile_count(width, height, budget=other, tiling=tiling):
+    tilings = [Tiling(max_tiles=budget, thumbnail=thumbnail) for budget in (one, other)]
+    if len({tiling.grid(width, height, 1) for tiling in tilings}) == 1:
         assert grid(width, height, budget=one, tile=448) == grid(width, height, budget=other, tile=448)
 
 
@@ -77,15 +77,15 @@ def test_the_budget_is_shared() -> None:
 
 
 def test_the_count_includes_the_thumbnail() -> None:
-    assert tile_count(900, 900, budget=6, tiling=Tiling()) == 5
-    assert tile_count(900, 900, budget=6, tiling=Tiling(thumbnail=False)) == 4
-    assert tile_count(900, 900, budget=1, tiling=Tiling()) == 1
+    assert Tiling().grid(900, 900, 1) == (1, 5)
+    assert Tiling(thumbnail=False).grid(900, 900, 1) == (1, 4)
+    assert Tiling(max_tiles=1).grid(900, 900, 1) == (1, 1)
 
 
 @given(st.integers(1, 200), st.integers(1, 200), BUDGETS, st.booleans(), st.sampled_from(["RGB", "L", "RGBA", "P", "1"]))
 @settings(max_examples=60)
 def test_tiles_are_the_stretched_image_row_by_row(width: int, height: int, budget: int, thumbnail: bool, mode: str) -> None:
-    tiling = Tiling(tile=28, thumbnail=thumbnail)
+    tiling = Tiling(tile=28, max_tiles=budget, thumbnail=thumbnail)
     noise = np.random.default_rng(width * height).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
     image = Image.fromarray(noise).convert(mode)
     columns, rows = grid(width, height, budget=budget, tile=28)
@@ -93,15 +93,15 @@ def test_tiles_are_the_stretched_image_row_by_row(width: int, height: int, budge
     expected = [np.asarray(stretched.crop((28 * c, 28 * r, 28 * c + 28, 28 * r + 28))) for r in range(rows) for c in range(columns)]
     if thumbnail and len(expected) > 1:
         expected.append(np.asarray(image.convert("RGB").resize((28, 28))))
-    tiles = cut(image, budget=budget, tiling=tiling)
+    tiles = tiling.cut(image, 1)
     assert tiles.dtype == np.uint8
-    assert len(tiles) == tile_count(width, height, budget=budget, tiling=tiling)
+    assert len(tiles) == tiling.tiles(tiling.grid(width, height, 1))
     np.testing.assert_array_equal(tiles, np.stack(expected))
 
 
 def test_wide_greys_keep_their_shades() -> None:
     ramp = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
-    tiles = cut(Image.fromarray(ramp), budget=1, tiling=Tiling(tile=64))
+    tiles = Tiling(tile=64, max_tiles=1).cut(Image.fromarray(ramp), 1)
     assert tiles[0, 0, 0].tolist() == [0, 0, 0]
     assert tiles[0, -1, -1].tolist() == [255, 255, 255]
     assert len(np.unique(tiles)) > 200

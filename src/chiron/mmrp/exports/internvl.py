@@ -9,7 +9,7 @@ from chiron.conversation.reasoning import reward_question
 from chiron.mmrp.exports.export import IMAGES, Export, ReleasedRow, SignalFormat, turn_faults
 from chiron.mmrp.row import CONVERSATIONS
 from chiron.providers.local.dialogue import Turn
-from chiron.providers.local.tiling import Tiling, tile_budget, tile_count
+from chiron.providers.local.tiling import Tiling
 
 _SPEAKERS: Final = {"system": "system", "user": "human", "assistant": "gpt"}
 _TOKENS_PER_TILE: Final = 256
@@ -41,8 +41,7 @@ def internvl_row(row: ReleasedRow) -> dict[str, Any]:
 def length(row: ReleasedRow) -> int:
     """Estimate the number of tokens, for grouping by length: four characters per token, 256 tokens per tile."""
     tiling = Tiling(max_tiles=MAX_TILES)
-    budget = tile_budget(len(row.images), tiling) if row.images else 0
-    tiles = sum(tile_count(image.width, image.height, budget=budget, tiling=tiling) for image in row.images)
+    tiles = sum(tiling.tiles(tiling.grid(image.width, image.height, len(row.images))) for image in row.images)
     return _TOKENS_PER_TILE * tiles + sum(len(turn.text) for turn in row.turns) // _LETTERS_PER_TOKEN + 1
 
 

@@ -8,12 +8,12 @@ author's steps are the sentences of the findings, and the reader chooses the opt
 import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from chiron.cases.reader import AnswerPool, TextbookEntry
+from chiron.client.failures import CallerFault
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.text import normalize_answer
@@ -22,18 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ORDERS = ("findings-first", "history-first", "last-first")
-MAX_STEPS = 8
+_MAX_STEPS = 8
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'])|\n+")
-
-Arrange = Callable[[list[str], list[str]], list[str]]
-_ARRANGE: MappingProxyType[str, Arrange] = MappingProxyType(
-    {
-        "findings-first": lambda history, findings: findings + history,
-        "history-first": lambda history, findings: history + findings,
-        "last-first": lambda history, findings: (history + findings)[::-1],
-    }
-)
+_ARRANGE: Mapping[str, Callable[[list[str], list[str]], list[str]]] = {
+    "findings-first": lambda history, findings: findings + history,
+    "history-first": lambda history, findings: history + findings,
+    "last-first": lambda history, findings: (history + findings)[::-1],
+}
+ORDERS = tuple(_ARRANGE)
 
 
 def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
@@ -49,14 +45,16 @@ def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
 
 def quotes(order: str, prompt: str, *, draw: int, key: str) -> list[str]:
     """Return the sentences of history and findings that the reasoning so far lacks. The last contains all beyond the maximum number."""
-    history = sentences_of(read_section(prompt, "history"))
-    findings = sentences_of(read_section(prompt, "findings"))
-    sentences = _ARRANGE[order](history, findings)
+    sentences = _ARRANGE[order](_sentences_of(_section(prompt, "history")), _sentences_of(_section(prompt, "findings")))
     if draw:
         random.Random(key).shuffle(sentences)  # noqa: S311 - another sample of the same prompt
     prefix = _plain(read_section(prompt, "reasoning") or "")
-    left = [s for s in sentences if _plain(s) and _plain(s) not in prefix]
-    return [*left[: MAX_STEPS - 1], " ".join(left[MAX_STEPS - 1 :])] if len(left) >= MAX_STEPS else left
+    return _limited([s for s in sentences if _plain(s) and _plain(s) not in prefix])
+
+
+def _limited(steps: list[str]) -> list[str]:
+    """Join the last steps if there are more than the maximum number."""
+    return [*steps[: _MAX_STEPS - 1], " ".join(steps[_MAX_STEPS - 1 :])] if len(steps) > _MAX_STEPS else steps
 
 
 def write_steps(steps: Sequence[str], prompt: str, answer: str) -> str:
@@ -66,15 +64,26 @@ def write_steps(steps: Sequence[str], prompt: str, answer: str) -> str:
     return "\n".join([*lines, f"### The final answer is: {answer}"])
 
 
-def sentences_of(text: str | None) -> list[str]:
-    """Return the sentences of a section, each on one line."""
-    if text is None or text == "None given.":
-        return []
+def _sentences_of(text: str) -> list[str]:
     return [" ".join(part.split()) for part in _SENTENCE.split(text) if re.search(r"\w", part)]
 
 
 def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _section(prompt: str, name: str) -> str:
+    text = read_section(prompt, name) or ""
+    return "" if text == "None given." else text
+
+
+def _values_of(entries: Iterable[TextbookEntry]) -> dict[str, tuple[str, ...]]:
+    """Return the values of each attribute in a textbook."""
+    values: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        for name, value in entry.attributes.items():
+            values[name] = tuple(sorted({*values.get(name, ()), value}))
+    return values
 
 
 _FORM = re.compile(r"(?P<names>[a-z]+(?:\+[a-z]+)*)(?:@(?P<own>0?\.\d+|[01]),(?P<other>0?\.\d+|[01]))?")
@@ -102,10 +111,7 @@ class Specialist:
         match = _FORM.fullmatch(form)
         if match is None:
             raise InputError(f"specialist/{form}: write the attributes that it knows, for example specialist/side+size@0.95,0.5")
-        values: dict[str, tuple[str, ...]] = {}
-        for entry in entries:
-            for name, value in entry.attributes.items():
-                values[name] = tuple(sorted({*values.get(name, ()), value}))
+        values = _values_of(entries)
         own = frozenset(match["names"].split("+"))
         if unknown := sorted(own - set(values)):
             there = (
@@ -141,14 +147,13 @@ class Specialist:
         return f"Looking again, {' and '.join(said) or 'this alone does not separate the possible diagnoses'}."
 
     def _read(self, name: str, findings: str) -> str | None:
-        """Return the value of an attribute in the findings, or ``None``."""
         words = set(re.findall(r"[a-z]+", findings.lower()))
         return next((value for value in self.values[name] if value in words), None)
 
     def _say(self, name: str, truth: str, dice: random.Random) -> str:
-        if dice.random() < (self.right_on_own if name in self.own else self.right_on_others):
-            return truth
-        return dice.choice([value for value in self.values[name] if value != truth])
+        others = [value for value in self.values[name] if value != truth]
+        is_right = dice.random() < (self.right_on_own if name in self.own else self.right_on_others)
+        return truth if is_right or not others else dice.choice(others)
 
 
 _STOP = frozenset(
@@ -171,18 +176,24 @@ def trigrams(text: str) -> list[str]:
     return [f" {w} "[i : i + 3] for w in words(text) for i in range(len(w))]
 
 
-TOKENS: MappingProxyType[str, Callable[[str], list[str]]] = MappingProxyType({"words": words, "trigrams": trigrams})
-METHODS = MappingProxyType({"words": "lucene", "trigrams": "bm25+"})
+TOKENS: Mapping[str, Callable[[str], list[str]]] = {"words": words, "trigrams": trigrams}
+_METHODS = {"words": "lucene", "trigrams": "bm25+"}
 
 
 class Retriever:
     """A retriever over one answer pool; built once and used for every call."""
 
     def __init__(self, kind: str, pool: AnswerPool) -> None:
-        """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name."""
+        """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name.
+
+        Raises:
+            CallerFault: the pool is empty.
+        """
         import bm25s
         import numpy as np
 
+        if not pool.answers:
+            raise CallerFault(f"retrieval/{kind} chooses among the answers of a file of cases, and there is none: ask another model")
         self._tokens = TOKENS[kind]
         self.answers = pool.answers
         index = {answer: i for i, answer in enumerate(pool.answers)}
@@ -190,7 +201,7 @@ class Retriever:
         self._owner = np.array([owner for owner, _ in documents], dtype=np.int64)
         tokens = [self._tokens(text) or ["\x00"] for _, text in documents]
         self._vocabulary = {t for document in tokens for t in document}
-        self._bm25 = bm25s.BM25(method=METHODS[kind])
+        self._bm25 = bm25s.BM25(method=_METHODS[kind])
         self._bm25.index(tokens, show_progress=False)
 
     def nearness(self, query: str) -> "NDArray[np.float64]":
@@ -246,10 +257,7 @@ class Rules:
         """``pool``: the possible answers, and the textbook's entries."""
         self._answers = pool.answers
         self._entries = [(dict(entry.attributes), entry.answer) for entry in pool.entries if entry.attributes]
-        self._values: dict[str, tuple[str, ...]] = {}
-        for attributes, _ in self._entries:
-            for name, value in attributes.items():
-                self._values[name] = tuple(sorted({*self._values.get(name, ()), value}))
+        self._values = _values_of(pool.entries)
 
     def attributes(self, text: str) -> dict[str, str]:
         """Return the value of each attribute found in a text. Attributes with no value or with contradictory values are omitted."""
@@ -261,8 +269,7 @@ class Rules:
         """Return the reasoning steps toward an answer: one attribute or sentence per step."""
         if found := self.attributes(text):
             return [f"The {name} is {value}." for name, value in found.items()]
-        sentences = sentences_of(text)
-        return [*sentences[: MAX_STEPS - 1], " ".join(sentences[MAX_STEPS - 1 :])] if len(sentences) >= MAX_STEPS else sentences
+        return _limited(_sentences_of(text))
 
     def answers_of(self, text: str) -> frozenset[str]:
         """Return the normalized answers of the entries that match a text."""
@@ -326,8 +333,3 @@ def _follows(rules: Rules, case: str, answer: str) -> bool:
 def _in_manner(prompt: str, chance: random.Random) -> str:
     persona_text = read_section(prompt, "manner") or ""
     return next((question for question in _ADDRESSED if question.split()[0] in persona_text), chance.choice(QUESTIONS))
-
-
-def _section(prompt: str, name: str) -> str:
-    text = read_section(prompt, name) or ""
-    return "" if text == "None given." else text

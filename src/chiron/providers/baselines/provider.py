@@ -29,66 +29,54 @@ _OF_POOL = frozenset({"retrieval", "specialist", "author", "reader"})
 
 
 class Offline:
-    """One embedded model."""
-
     def __init__(self, name: str, model: str, answers: AnswerPool) -> None:
         """``answers``: answers that retrieval chooses from.
 
         Raises:
             InputError: the model does not exist.
         """
-        kind, _, self._variant = model.partition("/")
+        kind, _, variant = model.partition("/")
         if model not in MODELS and kind != "specialist":
             known = ", ".join((*MODELS, "specialist/ATTRIBUTE+ATTRIBUTE"))
             raise InputError(f"model '{name}': offline has no model '{model}': it has {known}")
         suffix = f"@{answers.fingerprint}" if kind in _OF_POOL or model == "practice/intern" else ""
-        self._specialist = Specialist.parse(self._variant, answers.entries) if kind == "specialist" else None
         self.identity = f"offline:{model}:{VERSION}{suffix}"
-        self._reply: Callable[[Call, str], str] = {
-            "extractive": self._extract,
-            "retrieval": self._retrieve,
-            "specialist": self._specialise,
-            "author": self._write,
-            "reader": self._read,
-            "practice": self._practice,
-            "match": lambda _, prompt: match(prompt),
-        }[kind]
-        self._rules = cache(lambda: Rules(answers))
-        self._coded = cache(lambda: coded(answers.answers))
-        self._retriever = cache(lambda: Retriever(self._variant, answers))
+        self._reply = _replies(kind, variant, answers)
 
     async def complete(self, call: Call) -> Reply:
-        """Return the reply; never fails."""
+        """Return the reply.
+
+        Raises:
+            CallerFault: the model chooses among known answers, and there are none.
+        """
         return Reply(self._reply(call, "\n\n".join(m.text for m in call.messages)))
 
     async def close(self) -> None:
         """Do nothing; there are no connections."""
 
-    def _write(self, call: Call, prompt: str) -> str:
-        return author(self._rules(), prompt, key=call.key)
 
-    def _read(self, call: Call, prompt: str) -> str:
-        return reader(self._rules(), prompt, key=call.key)
-
-    def _extract(self, call: Call, prompt: str) -> str:
-        return extractive(self._variant, prompt, draw=call.draw, key=call.key)
-
-    def _practice(self, call: Call, prompt: str) -> str:
-        if self._variant == "intern":
-            return follow(self._coded(), prompt, key=call.key)
-        return propose(self._variant, prompt, draw=call.draw, key=call.key)
-
-    def _specialise(self, call: Call, prompt: str) -> str:
-        assert self._specialist is not None  # noqa: S101 - set for every model of this kind
-        return self._specialist.reply(prompt, key=call.key)
-
-    def _retrieve(self, call: Call, prompt: str) -> str:
-        return self._retriever().reply(prompt, temperature=call.temperature, key=call.key)
+def _replies(kind: str, variant: str, answers: AnswerPool) -> Callable[[Call, str], str]:
+    """Return the function from a call and its prompt to a reply. What takes long is prepared at the first call."""
+    rules = cache(lambda: Rules(answers))
+    retriever = cache(lambda: Retriever(variant, answers))
+    by_code = cache(lambda: coded(answers.answers))
+    if kind == "specialist":
+        specialist = Specialist.parse(variant, answers.entries)
+        return lambda call, prompt: specialist.reply(prompt, key=call.key)
+    if kind == "practice" and variant == "intern":
+        return lambda call, prompt: follow(by_code(), prompt, key=call.key)
+    replies: dict[str, Callable[[Call, str], str]] = {
+        "extractive": lambda call, prompt: extractive(variant, prompt, draw=call.draw, key=call.key),
+        "retrieval": lambda call, prompt: retriever().reply(prompt, temperature=call.temperature, key=call.key),
+        "author": lambda call, prompt: author(rules(), prompt, key=call.key),
+        "reader": lambda call, prompt: reader(rules(), prompt, key=call.key),
+        "practice": lambda call, prompt: propose(variant, prompt, draw=call.draw, key=call.key),
+        "match": lambda _, prompt: match(prompt),
+    }
+    return replies[kind]
 
 
 class OfflineProvider(ProviderType[OfflineModel]):
-    """Embedded baselines, without endpoint or weights."""
-
     config = OfflineModel
     asks = False
 

@@ -1,4 +1,4 @@
-"""Interface between generation and models: prompts, encoded images, and caches of keys and values."""
+"""Interface between generation and models: prompts, encoded images, and the cache of keys and values."""
 
 import inspect
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from chiron.client.call import ImagePart, Message
+from chiron.client.call import ImagePart, Message, images_of
 from chiron.client.images import PictureStore
 from chiron.client.prompts import texts_between
 from chiron.errors import InputError
@@ -55,7 +55,6 @@ class BytesLru(Generic[K, V]):
             self.bytes -= self._size(self._kept.popitem(last=False)[1])
 
     def clear(self) -> None:
-        """Remove all values."""
         self._kept.clear()
         self.bytes = 0
 
@@ -137,11 +136,11 @@ class KVCache:
         """Keep these rows, in this order; a row may occur several times."""
         lengths = [self.lengths[row] for row in rows]
         dropped = self.width - max(lengths)
-        used = self._store[..., dropped : self.width, :]
-        self._replace(used.index_select(2, torch.tensor(list(rows), device=used.device)), lengths)
+        used = self._store[..., dropped : self.width, :].index_select(2, torch.tensor(list(rows), device=self._store.device))
+        self._store = torch.nn.functional.pad(used, (0, 0, 0, _ROOM))
+        self.width, self.lengths = used.shape[4], lengths
 
     def join(self, other: "KVCache") -> None:
-        """Append the rows of another cache."""
         width = max(self.width, other.width)
         layers, two, mine, heads, _, channels = self._store.shape
         store = self._store.new_zeros((layers, two, mine + len(other.lengths), heads, width + _ROOM, channels))
@@ -149,65 +148,9 @@ class KVCache:
         store[:, :, mine:, :, width - other.width : width] = other._store[..., : other.width, :]  # noqa: SLF001 - the same class
         self._store, self.width, self.lengths = store, width, [*self.lengths, *other.lengths]
 
-    def _replace(self, used: Tensor, lengths: list[int]) -> None:
-        self.width = used.shape[4]
-        self._store = torch.nn.functional.pad(used, (0, 0, 0, _ROOM))
-        self.lengths = lengths
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prefix:
-    ids: NDArray[np.int32]
-    states: Tensor
-
-
-class PrefixCache:
-    """The most recent long prefix for each set of images (one for prompts without images).
-
-    Attention at a token does not depend on later tokens, so the start of a stored prefix can also be used.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        """``most_bytes``: memory limit for keys and values together."""
-        self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
-
-    @property
-    def bytes(self) -> int:
-        """Memory used, in bytes."""
-        return self._kept.bytes
-
-    def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
-        """Return keys and values ``(layers, 2, heads, n, channels)`` of the longest known prefix of ``ids``, with ``n`` tokens."""
-        known = self._kept.get(images)
-        n = 0 if known is None else common_length([known.ids, ids])
-        return known.states[:, :, :, :n] if known is not None and n else None
-
-    def keep(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32], states: Tensor) -> None:
-        """Store the keys and values of ``ids``, unless a stored sequence already starts with them."""
-        known = self._kept.get(images)
-        if known is None or common_length([known.ids, ids]) < len(ids):
-            self._kept.put(images, _Prefix(ids, states))
-
-    def forget(self) -> None:
-        """Remove everything."""
-        self._kept.clear()
-
-
-def common_length(several: Sequence[NDArray[np.int32]]) -> int:
-    """Return the number of equal tokens at the start of all sequences."""
-    shortest = min(len(ids) for ids in several)
-    first = several[0][:shortest]
-    for ids in several[1:]:
-        different = np.flatnonzero(first != ids[: len(first)])
-        if len(different):
-            first = first[: different[0]]
-    return len(first)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
-    """An image encoded by the vision tower."""
-
     key: SeenKey
     features: Tensor
     """Shape ``(tokens, hidden)``; replaces the embeddings of the image's tokens."""
@@ -216,8 +159,6 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """Model input of one call."""
-
     ids: NDArray[np.int32]
     """Token IDs, shape ``(n,)``."""
     positions: NDArray[np.int64]
@@ -234,7 +175,6 @@ class Prompt:
         return tuple(seen.key for seen in self.images)
 
     def __len__(self) -> int:
-        """Return the number of tokens."""
         return len(self.ids)
 
 
@@ -277,17 +217,17 @@ class VLMBackend:
         self.stop_ids = frozenset({dialogue.stop_id, *_eos_ids(model)})
         """Tokens that end a reply."""
         self._language_model = model.get_decoder()
-        self._cache_argument = _cache_argument(self._language_model)
+        # Since transformers 5.24 it is named "cache".
+        is_new = "cache" in inspect.signature(self._language_model.forward).parameters
+        self._cache_argument = "cache" if is_new else "past_key_values"
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
         device: torch.device = self.model.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
         dtype: torch.dtype = self.model.dtype
         return dtype
 
@@ -298,7 +238,7 @@ class VLMBackend:
         Raises:
             CallerFault: an image can no longer be read.
         """
-        shown = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
+        shown = images_of(messages)
         images = tuple(self._see(picture, len(shown), pictures) for picture in shown)
         turns = [turn for message in messages if (turn := self._turn(message)) is not None]
         # The last assistant turn is treated as the reply to generate, so add an empty one.
@@ -310,7 +250,6 @@ class VLMBackend:
         return Prompt(ids, positions, following, images, spans)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode generated tokens."""
         decoded: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return decoded.removeprefix(self.dialogue.chat.before_text)
 
@@ -355,7 +294,6 @@ class VLMBackend:
         return found
 
     def forget(self) -> None:
-        """Clear the cache of encoded images."""
         self._seen.clear()
 
     def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, Grid]:
@@ -380,11 +318,6 @@ class VLMBackend:
         """Convert a message to a turn; ``None`` if it has neither images nor text."""
         texts = texts_between(message, self.image_separator)
         return PlacedTurn(message.role, texts) if len(texts) > 1 or texts[0].strip() else None
-
-
-def _cache_argument(language_model: Any) -> str:
-    """Return the name of transformers' cache argument: ``cache`` since 5.24, ``past_key_values`` before."""
-    return "cache" if "cache" in inspect.signature(language_model.forward).parameters else "past_key_values"
 
 
 def _eos_ids(model: Any) -> set[int]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from pydantic import PositiveInt, ValidationError
 
 from chiron.client.config import LocalModel, Strict, SystemText
 from chiron.errors import InputError
-from chiron.providers.local.dialogue import ChatFormat
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.registry import FAMILIES, known_families
 from chiron.providers.local.tiling import DEVIATION, MEAN, ImageLayout, Tiling
 from chiron.terminal import printable
 
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CHUNK = 64 * 2**20
 _SETTINGS = """config.json generation_config.json preprocessor_config.json tokenizer.json tokenizer_config.json
     special_tokens_map.json added_tokens.json vocab.json merges.txt""".split()
@@ -33,8 +31,6 @@ _hashing = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder with a supported model."""
-
     folder: Path
     family: ModelFamily
     weights: tuple[Path, ...]
@@ -42,7 +38,6 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Size of the weights on disk."""
         return sum(path.stat().st_size for path in self.weights)
 
     @property
@@ -121,7 +116,7 @@ def _weights(folder: Path, shown: str) -> tuple[Path, ...]:
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
     try:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     except OSError as error:
         raise InputError(f"{shown} cannot be read: {error}") from error
     if pickled:
@@ -269,101 +264,3 @@ def write_format(folder: Path, layout: ImageLayout, system: str | None, *, image
     else:
         written = {"system": system, "image_separator": image_separator}
     (folder / FORMAT_FILE).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-_TURNS = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message.role + '\\n' -}}
-{%- if message.content is string -%}
-{{- message.content -}}
-{%- else -%}
-{%- for part in message.content -%}
-{%- if part.type == 'image' -%}
-{{- 'IMAGE' -}}
-{%- elif part.type == 'video' -%}
-{{- 'VIDEO' -}}
-{%- elif part.type == 'text' -%}
-{{- part.text -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
-_VIDEO = """{%- elif part.type == 'video' -%}
-{{- 'VIDEO' -}}
-"""
-
-
-def turns_template(image: str, video: str | None = None) -> str:
-    """Return a Jinja template of ChatML turns with these placeholders for images and videos; ``video=None`` disables videos."""
-    turns = _TURNS.replace("'IMAGE'", f"'{image}'")
-    return turns.replace(_VIDEO, "") if video is None else turns.replace("'VIDEO'", f"'{video}'")
-
-
-def exact_template(system: str | None, image: str = "<IMG_CONTEXT>") -> str:
-    """Return a Jinja template that adds nothing next to an image, because the text already has the line breaks used in training.
-
-    Args:
-        system: system message for conversations without a system turn.
-        image: placeholder of an image.
-    """
-    return (system_block(system) if system else "") + turns_template(image)
-
-
-_ANY_TURNS = """\
-{%- macro content(message) -%}
-{%- if message.content is string or message.content[0].type != 'image' -%}{{- BEFORE_TEXT -}}{%- endif -%}
-{%- if message.content is string -%}
-{{- message.content -}}
-{%- else -%}
-{%- for part in message.content -%}
-{{- IMAGE if part.type == 'image' else part.text -}}
-{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-{%- set names = {'system': SYSTEM, 'user': USER, 'assistant': ASSISTANT} -%}
-{%- set turns = messages if not DEFAULT or (messages and messages[0].role == 'system') else
-    [{'role': 'system', 'content': DEFAULT}] + messages -%}
-{%- set held = namespace(text='') -%}
-{{- BEGIN -}}
-{%- for message in turns -%}
-{%- if message.role == 'system' and SYSTEM_IN_USER -%}
-{%- set held.text = content(message) + '\\n\\n' -%}
-{%- else -%}
-{{- START + names[message.role] + AFTER_ROLE + held.text + content(message) + END + AFTER_TURN -}}
-{%- set held.text = '' -%}
-{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- START + ASSISTANT + AFTER_ROLE -}}
-{%- endif -%}
-"""
-
-
-def family_template(family: ModelFamily, system: str | None) -> str:
-    """Return a Jinja template of a family's turns that adds nothing next to an image; ``system``: see :func:`exact_template`."""
-    chat = family.chat
-    if chat == ChatFormat():
-        return exact_template(system, family.image_placeholder)
-    values = {
-        "BEFORE_TEXT": chat.before_text, "IMAGE": family.image_placeholder, "SYSTEM": chat.roles["system"], "USER": chat.roles["user"],
-        "ASSISTANT": chat.roles["assistant"], "DEFAULT": system or "", "BEGIN": chat.begin, "START": chat.start,
-        "AFTER_ROLE": chat.after_role, "END": chat.end, "AFTER_TURN": chat.after_turn,
-    }  # fmt: skip
-    literals = {**{name: f"'{_escaped(value)}'" for name, value in values.items()}, "SYSTEM_IN_USER": str(chat.system_in_user).lower()}
-    return re.sub(r"\b[A-Z_]{3,}\b", lambda name: literals[name.group()], _ANY_TURNS)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
-
-
-def system_block(system: str) -> str:
-    """Return the part of a template that adds ``system`` if a conversation has no system turn."""
-    text = _escaped(system)
-    turn = "{{- '<|im_start|>system\\n" + text + "<|im_end|>\\n' -}}"
-    return "{%- if not messages or messages[0].role != 'system' -%}\n" + turn + "\n{%- endif -%}\n"

@@ -37,8 +37,6 @@ RoleName = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of a conversation."""
-
     role: RoleName
     text: str
     """May contain image marks, except in assistant turns."""

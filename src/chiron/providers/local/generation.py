@@ -1,16 +1,17 @@
 """Generate replies to many prompts at once. Shared prefixes are computed once, and rows join and leave the batch at any time."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from chiron.providers.local.backend import KVCache, PrefixCache, Prompt, VLMBackend, common_length
+from chiron.providers.local.backend import BytesLru, KVCache, Prompt, SeenKey, VLMBackend
 
 
 def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[float]) -> list[int | None]:
@@ -40,9 +41,49 @@ _PREFILL_TOKENS = 16384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """One reply to generate."""
+class _Prefix:
+    ids: NDArray[np.int32]
+    states: Tensor
 
+
+class PrefixCache:
+    """The most recent long prefix for each set of images (one for prompts without images).
+
+    Attention at a token does not depend on later tokens, so the start of a stored prefix can also be used.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
+
+    def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
+        """Return keys and values ``(layers, 2, heads, n, channels)`` of the longest known prefix of ``ids``, with ``n`` tokens."""
+        known = self._kept.get(images)
+        n = 0 if known is None else common_length([known.ids, ids])
+        return known.states[:, :, :, :n] if known is not None and n else None
+
+    def keep(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32], states: Tensor) -> None:
+        """Store the keys and values of ``ids``, unless a stored sequence already starts with them."""
+        known = self._kept.get(images)
+        if known is None or common_length([known.ids, ids]) < len(ids):
+            self._kept.put(images, _Prefix(ids, states))
+
+    def forget(self) -> None:
+        self._kept.clear()
+
+
+def common_length(several: Sequence[NDArray[np.int32]]) -> int:
+    """Return the number of equal tokens at the start of all sequences."""
+    shortest = min(len(ids) for ids in several)
+    first = several[0][:shortest]
+    for ids in several[1:]:
+        different = np.flatnonzero(first != ids[: len(first)])
+        if len(different):
+            first = first[: different[0]]
+    return len(first)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
     prompt: Prompt
     temperature: float
     """0: always the most likely token."""
@@ -53,8 +94,6 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A generated reply."""
-
     tokens: tuple[int, ...]
     """Generated tokens, without the stop token."""
     finish: Literal["stop", "length", "broken"]
@@ -83,7 +122,6 @@ class Generation:
 
     @property
     def pending(self) -> list[Request]:
-        """Unfinished requests."""
         return [row.request for row in self._rows]
 
     @torch.inference_mode()
@@ -183,16 +221,6 @@ class Generation:
         positions, images = (torch.from_numpy(of).to(backend.device) for of in (positions_of, blocks))
         hidden = backend.run(embeddings, positions, mask, cache, images if blocks.max() >= 0 else None)
         return cache, hidden[:, -1]
-
-
-def generate(backend: VLMBackend, requests: Iterable[Request], prefixes: PrefixCache) -> list[Completion]:
-    """Generate the replies to all requests together, in their order."""
-    generation = Generation(backend, prefixes)
-    ordered = list(requests)
-    answered = {id(request): completion for request, completion in generation.admit(ordered)}
-    while generation.pending:
-        answered.update((id(request), completion) for request, completion in generation.step())
-    return [answered[id(request)] for request in ordered]
 
 
 def _extend(rows: Sequence[_Row], logits: Tensor, stop_ids: frozenset[int]) -> tuple[list[int], list[tuple[Request, Completion]]]:

@@ -10,9 +10,10 @@ import transformers
 
 from chiron.client.config import LocalModel
 from chiron.errors import InputError
-from chiron.providers.local.backend import PrefixCache, VLMBackend
+from chiron.providers.local.backend import VLMBackend
 from chiron.providers.local.checkpoint import AskedAs, Checkpoint
 from chiron.providers.local.dialogue import DialogueTokens
+from chiron.providers.local.generation import PrefixCache
 
 
 @contextmanager

@@ -57,7 +57,6 @@ class ImageLayout(ABC):
         """
 
     def tiles(self, grid: Grid) -> int:
-        """Return the number of tiles of an image with this grid."""
         return grid[0] * grid[1]
 
     def tile_marks(self, grid: Grid) -> list[tuple[str, str]]:
@@ -101,7 +100,6 @@ class ProcessorLayout(ImageLayout):
         self.processor = processor
 
     def processed(self, image: Image.Image) -> "NDArray[np.float32]":
-        """Return the processor's ``pixel_values`` of an image."""
         pixels: NDArray[np.float32] = self.processor(images=[eight_bit(image).convert("RGB")], return_tensors="np")["pixel_values"]
         return pixels
 
@@ -124,16 +122,29 @@ class Tiling(ImageLayout):
     """Whether ``max_tiles`` applies per image, independent of the row's other images."""
 
     def __post_init__(self) -> None:
-        """Reject invalid settings."""
         if self.tile < 1 or self.max_tiles < 1:
             raise ValueError(f"tile and max_tiles must be at least 1 (got {self.tile} and {self.max_tiles})")
 
     def grid(self, width: int, height: int, n_images: int) -> Grid:
         """Return 1 and the number of tiles, thumbnail included."""
-        return 1, tile_count(width, height, budget=tile_budget(n_images, self), tiling=self)
+        columns, rows = grid(width, height, budget=tile_budget(n_images, self), tile=self.tile)
+        return 1, columns * rows + (self.thumbnail and columns * rows > 1)
 
     def cut(self, image: Image.Image, n_images: int) -> "NDArray[np.uint8]":
-        return cut(image, budget=tile_budget(n_images, self), tiling=self)
+        """Return the tiles of an image, ``(tiles, side, side, 3)``: row by row, the thumbnail last.
+
+        The image is stretched to the grid (bicubic), not padded. 16-bit grays are scaled to 8 bits, and transparency is dropped.
+        """
+        import numpy as np
+
+        plain, side = eight_bit(image).convert("RGB"), self.tile
+        columns, rows = grid(*plain.size, budget=tile_budget(n_images, self), tile=side)
+        stretched = np.asarray(plain.resize((columns * side, rows * side), Image.Resampling.BICUBIC))
+        tiles = stretched.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+        if self.thumbnail and len(tiles) > 1:
+            whole = np.asarray(plain.resize((side, side), Image.Resampling.BICUBIC))
+            return np.concatenate([tiles, whole[None]])
+        return tiles
 
     def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> "dict[str, NDArray[Any]]":
         """Return ``pixel_values`` ``(tiles, 3, side, side)``, normalized."""
@@ -143,7 +154,6 @@ class Tiling(ImageLayout):
         return {"pixel_values": normalise(np.concatenate(pixels))}
 
     def sharing(self, n_images: int) -> int:
-        """Return the maximum tiles per image."""
         return tile_budget(n_images, self)
 
     def processor_settings(self) -> dict[str, Any]:
@@ -187,30 +197,6 @@ def grid(width: int, height: int, *, budget: int, tile: int) -> tuple[int, int]:
         if distance < nearest or (distance == nearest and width * height > 0.5 * tile * tile * columns * rows):
             nearest, chosen = distance, (columns, rows)
     return chosen
-
-
-def tile_count(width: int, height: int, *, budget: int, tiling: Tiling) -> int:
-    """Return the number of tiles that :func:`cut` makes of such an image, including the thumbnail."""
-    columns, rows = grid(width, height, budget=budget, tile=tiling.tile)
-    return columns * rows + (tiling.thumbnail and columns * rows > 1)
-
-
-def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> "NDArray[np.uint8]":
-    """Return the tiles of an image, ``(tiles, side, side, 3)``: row by row, the thumbnail last.
-
-    The image is stretched to the grid (bicubic), not padded. 16-bit grays are scaled to 8 bits, and transparency is dropped.
-    """
-    import numpy as np
-
-    plain = eight_bit(image).convert("RGB")
-    side = tiling.tile
-    columns, rows = grid(*plain.size, budget=budget, tile=side)
-    stretched = np.asarray(plain.resize((columns * side, rows * side), Image.Resampling.BICUBIC))
-    tiles = stretched.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
-    if tiling.thumbnail and len(tiles) > 1:
-        whole = np.asarray(plain.resize((side, side), Image.Resampling.BICUBIC))
-        return np.concatenate([tiles, whole[None]])
-    return tiles
 
 
 def normalise(tiles: "NDArray[np.uint8]") -> "NDArray[np.float32]":

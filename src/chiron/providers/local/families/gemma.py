@@ -25,7 +25,6 @@ class Square(ProcessorLayout):
     served: ClassVar[str] = "Every image is stretched to the square in `preprocessor_config.json`"
 
     def grid(self, width: int, height: int, n_images: int) -> Grid:
-        """Return one tile."""
         del width, height, n_images
         return 1, 1
 
@@ -42,8 +41,6 @@ class Square(ProcessorLayout):
 
 @dataclass(frozen=True)
 class Gemma(ModelFamily):
-    """Family of ``Gemma3ForConditionalGeneration``."""
-
     image_tokens: ClassVar[tuple[str, str, str] | None] = ("<start_of_image>", "<image_soft_token>", "<end_of_image>")
     image_placeholder: ClassVar[str] = "<start_of_image>"
     image_separator: ClassVar[str] = ""
@@ -84,7 +81,6 @@ class Gemma(ModelFamily):
         return Square(processor)
 
     def tokens_per_tile(self, config: Any) -> int:
-        """Return the tokens of an image."""
         return int(config.mm_tokens_per_image)
 
     def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InternVL(ModelFamily):
-    """Family of ``InternVLForConditionalGeneration``."""
-
     image_placeholder: ClassVar[str] = "<IMG_CONTEXT>"
     image_separator: ClassVar[str] = "\n"
     images: ClassVar[str] = "tiles"
@@ -36,7 +34,6 @@ class InternVL(ModelFamily):
         return 4 * self.tokens_per_tile(config) + 1
 
     def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
-        """Encode all tiles of an image together."""
         config = model.config
         found: Tensor = model.model.get_image_features(
             **inputs,
