@@ -66,11 +66,6 @@ class Accuracy:
         """Whether the interval and the tests are only approximate because there are few images."""
         return self.groups < FEW_IMAGES
 
-    @property
-    def unparsed_share(self) -> float:
-        """Share of unparsed answers among all that were asked."""
-        return self.unparsed / self.asked
-
 
 def accuracy(results: Sequence[ItemResult]) -> Accuracy:
     """Compute the accuracy from answers to one benchmark under one protocol and control, or from those of one label.
@@ -97,7 +92,7 @@ def accuracy(results: Sequence[ItemResult]) -> Accuracy:
         unusable=verdicts[Verdict.UNUSABLE],
         pending=verdicts[Verdict.PENDING],
         scored=verdicts[Verdict.SCORED],
-        seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]) if len(by_seed) > 1 else None,
+        seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]),
         missing_left_out=Share(right, right + verdicts[Verdict.WRONG]),
     )
 

@@ -149,8 +149,6 @@ def _question_and_options(item: Item) -> str:
 
 ITEMS, RESULTS = "items.jsonl", "results.json"
 """The two derived files in an evaluation's run directory."""
-ITEMS_VERSION = 1
-"""Format version of ``items.jsonl`` (:class:`ItemResult`). Raise it if a field changes its meaning or disappears."""
 
 
 class Verdict(StrEnum):

@@ -98,9 +98,7 @@ def _to_reference(against: Against) -> str:
 
 def _seeds(a: Accuracy) -> str:
     s = a.seeds
-    if s is None or s.sd is None:
-        return ""
-    return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}"
+    return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}" if s else ""
 
 
 def left_out(share: Share) -> str:

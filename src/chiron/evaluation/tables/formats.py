@@ -115,7 +115,7 @@ def doubts(accuracy: Accuracy) -> tuple[str, ...]:
     return tuple(
         line
         for line in (
-            f"unparsed {percent(accuracy.unparsed_share)} %",
+            f"unparsed {percent(accuracy.unparsed / accuracy.asked)} %",
             f"{accuracy.unjudged} unjudged" if accuracy.unjudged else "",
             f"{accuracy.unusable} unusable" if accuracy.unusable else "",
             f"{accuracy.pending} pending" if accuracy.pending else "",
