@@ -179,7 +179,7 @@ def _settings(c: Comparison) -> Iterator[str]:
 def _controls(c: Comparison) -> Grid:
     benchmarks = [b for b in c.benchmarks if any(key[2] == b for key in c.controls)]
     cells: dict[tuple[str, str], Cell] = {}
-    for model in dict.fromkeys(m for m in c.models if any(key[0] == m for key in c.controls)):
+    for model in (m for m in c.models if any(key[0] == m for key in c.controls)):
         cells |= {(model, b): _beside(c, model, b) for b in benchmarks}
         cells |= {(f"{model}, {control}", b): _controlled(x) for (m, control, b), x in c.controls.items() if m == model}
     notes = [
