@@ -225,7 +225,9 @@ def _report_scores(name: str, pairs: Sequence[tuple[str, str]], python: Path | N
     # -P keeps the script's folder, which has modules of common names, out of the import path.
     command = [interpreter, "-P", report_scorers.__file__, name]
     try:
-        ended = subprocess.run(command, input=json.dumps(list(pairs)), capture_output=True, text=True, check=False)  # noqa: S603
+        ended = subprocess.run(  # noqa: S603
+            command, input=json.dumps(list(pairs)), capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except OSError as error:
         raise InputError(f"--scores-python {printable(interpreter)} cannot be run ({error}): name a Python interpreter") from error
     try:
