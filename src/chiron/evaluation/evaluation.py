@@ -27,8 +27,6 @@ _EXAMPLES = 3
 
 @dataclass
 class EvaluationProgress(Progress):
-    """Progress counters of an evaluation."""
-
     unit: str = "items"
 
     def figure(self) -> str:
@@ -41,13 +39,10 @@ class EvaluationProgress(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSummary(JobSummary):
-    """Result of an evaluation."""
-
     groups: tuple[ResultGroup, ...] = ()
     """One group per benchmark and control, including those of earlier runs in the same directory."""
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object."""
         record = super().to_record()
         return {"run": record.pop("directory"), **record}
 
@@ -99,7 +94,6 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
                     yield Unit(benchmark, item, self.control, sample)
 
     def count(self) -> int:
-        """Return the number of items, once per sample."""
         return sum(map(self._count_of, self.loaded))
 
     def _count_of(self, benchmark: LoadedBenchmark) -> int:
@@ -107,17 +101,14 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
 
     @cached_property
     def data_digest(self) -> str:
-        """Fingerprints of the benchmarks."""
         return " ".join(loaded.fingerprint for loaded in self.loaded)
 
     def part_of(self, units: Sequence[tuple[int, Unit]]) -> Part:
-        """Return the part of the evaluation with these units."""
         if self.again is None:
             return super().part_of(units)
         return RankedPart(again=self.again, data=self.data_digest, ranks=frozenset(rank for rank, _ in units))
 
     def count_result(self, result: ItemResult | Pending) -> None:
-        """Count a verdict."""
         self.progress.outcomes[Verdict.PENDING if isinstance(result, Pending) else result.verdict] += 1
 
     def start(self, ledger: Ledger) -> None:
@@ -131,7 +122,6 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
             need_no_smaller(self.directory.path, loaded, str(self.control), self._count_of(loaded))
 
     async def work(self, unit: Unit, ask: UnitAsk) -> ItemResult:
-        """Ask one item."""
         return await self.asker(unit, ask)
 
     def rehearsal(self) -> Rehearsal:

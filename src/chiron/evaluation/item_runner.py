@@ -48,8 +48,6 @@ class Unit:
 
 @dataclass(frozen=True)
 class ItemRunner:
-    """Asks units and returns their results."""
-
     model: RoleModel
     protocol: Protocol
     prompts: EvaluationPrompts
@@ -93,11 +91,9 @@ class ItemRunner:
         return await self._result(unit, item, pictures, call, reply, ask)
 
     def unusable(self, unit: Unit, problem: str) -> ItemResult:
-        """Return the result of an item that cannot be asked."""
         return self._line(unit, Verdict.UNUSABLE, problem=problem)
 
     def pending(self, unit: Unit, problem: str) -> ItemResult:
-        """Return the result of an item whose calls have no answer yet."""
         return self._line(unit, Verdict.PENDING, problem=problem)
 
     async def _result(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:

@@ -59,20 +59,12 @@ def benchmark_of(name: str, files: Sequence[Path] = ()) -> Benchmark:
 
 
 def protocol_of(name: str, files: Sequence[Path] = ()) -> Protocol:
-    """Look up a protocol by name.
-
-    Raises:
-        InputError: the name is unknown, its plug-in cannot be loaded, or see :func:`benchmarks`.
-    """
+    """Look up a protocol by name; for errors see :func:`benchmark_of`."""
     return _find("protocol", name, protocols(files))
 
 
 def suite_of(name: str, files: Sequence[Path] = ()) -> Suite:
-    """Look up a suite by name.
-
-    Raises:
-        InputError: the name is unknown, or see :func:`benchmarks`.
-    """
+    """Look up a suite by name; for errors see :func:`benchmark_of`."""
     return _find("suite", name, suites(files))
 
 

@@ -39,16 +39,12 @@ class AccuracyRecord(TypedDict):
 
 
 class ScoreRecord(TypedDict):
-    """An extra score."""
-
     mean: float
     n: int
     """Number of answers that have the score; for a score over several samples, number of items."""
 
 
 class DataRecord(TypedDict):
-    """The benchmark's data."""
-
     fingerprint: str
     """SHA-256 (hex) of the questions."""
     revision: str | None
@@ -58,8 +54,6 @@ class DataRecord(TypedDict):
 
 
 class GroupSettings(TypedDict):
-    """Settings of a group."""
-
     judge: str | None
     """Name of the model that gave the verdicts; ``None`` if they follow rules."""
     columns_by: dict[str, Any]
@@ -198,8 +192,6 @@ def merge(directory: Path, new: Sequence[ResultGroup], lines: Sequence[ItemResul
 
 def accuracy_record(lines: Sequence[ItemResult]) -> AccuracyRecord:
     """Compute right out of all, with the same interval as ``chiron compare``; ``null`` where no interval can be computed."""
-    if not lines:
-        return {"right": 0, "of": 0, "accuracy": 0.0, "interval": [0.0, 1.0], "method": "Wilson"}
     measured = accuracy(lines)
     if measured.scored:
         return {"right": 0, "of": measured.asked, "accuracy": None, "interval": None, "method": measured.share.method}

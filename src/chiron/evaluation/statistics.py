@@ -220,7 +220,6 @@ class Pairs:
 
     @property
     def of_items(self) -> float:
-        """Total number of items."""
         return self.both + self.only_first + self.only_second + self.neither
 
     @property
