@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from chiron.errors import InputError
-from chiron.evaluation.agreement import agreement, cohen_kappa, read_grades
+from chiron.evaluation.agreement import agreement_grids, read_grades
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.extra_scores import read_grade
 from chiron.evaluation.items import read_results
 from chiron.evaluation.preparation import prepare_evaluation
 from chiron.evaluation.read_runs import read_evaluations
+from chiron.reviews.agreement import cohens_kappa
 from tests.evaluation import published
 from tests.support.command import chiron
 from tests.support.endpoint import Endpoint
@@ -130,14 +131,17 @@ def test_a_rubric_without_the_known_answer_is_rejected(tmp_path: Path) -> None:
         run(tmp_path, config)
 
 
+def linear(first: float, second: float) -> float:
+    return abs(first - second)
+
+
 def test_kappa_is_that_of_the_definition() -> None:
     # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: observed 0.7, by chance 0.5 * 0.6 + 0.5 * 0.4 = 0.5.
     pairs = [(1.0, 1.0)] * 20 + [(1.0, 0.0)] * 5 + [(0.0, 1.0)] * 10 + [(0.0, 0.0)] * 15
-    first, second = zip(*pairs, strict=True)
-    assert cohen_kappa(first, second) == pytest.approx(0.4)
-    assert cohen_kappa(first, second, weighted=True) == pytest.approx(0.4)  # with two grades, the weights change nothing
+    assert cohens_kappa(pairs) == pytest.approx(0.4)
+    assert cohens_kappa(pairs, linear) == pytest.approx(0.4)  # with two grades, the weights change nothing
     # Grades 0 0.5 1 against 0.5 0.5 1: the mean difference is 1/6; by chance, it is (0.5 + 0.5 + 1 + 0 + 0 + 0.5 + 0.5 + 0.5) / 9.
-    assert cohen_kappa([0, 0.5, 1], [0.5, 0.5, 1], weighted=True) == pytest.approx(1 - (1 / 6) / (3.5 / 9))
+    assert cohens_kappa([(0, 0.5), (0.5, 0.5), (1, 1)], linear) == pytest.approx(1 - (1 / 6) / (3.5 / 9))
 
 
 def test_kappa_is_that_of_scikit_learn() -> None:
@@ -146,16 +150,17 @@ def test_kappa_is_that_of_scikit_learn() -> None:
     for _ in range(20):
         first = [luck.choice([0, 0.5, 1]) for _ in range(30)]
         second = [grade if luck.random() < 0.6 else luck.choice([0, 0.5, 1]) for grade in first]
-        for weights in (None, "linear"):
+        pairs = list(zip(first, second, strict=True))
+        for weights, ours in ((None, cohens_kappa(pairs)), ("linear", cohens_kappa(pairs, linear))):
             theirs = metrics.cohen_kappa_score([str(g) for g in first], [str(g) for g in second], weights=weights)
-            assert cohen_kappa(first, second, weighted=weights is not None) == pytest.approx(theirs)
+            assert ours == pytest.approx(theirs)
 
 
-def test_kappa_of_one_and_the_same_grade_is_not_defined() -> None:
-    found = agreement([(1.0, 1.0)] * 4)
-    assert (found.same, found.kappa, found.weighted, found.of) == (1.0, None, None, 4)
-    with pytest.raises(ValueError, match="not pairs"):
-        cohen_kappa([], [])
+def test_kappa_of_one_and_the_same_grade_is_not_defined(tmp_path: Path) -> None:
+    items = [an_item(n, kind="open", given="x", scores={"grade:a": 1.0, "grade:b": 1.0}) for n in range(4)]
+    (table,) = agreement_grids(read_evaluations([write_evaluation(tmp_path / "run", "Model", items)]))
+    ((_, (cell,)),) = table.rows
+    assert cell.lines == ("kappa not defined", "weighted not defined", "same 100.0", "n 4")
 
 
 @pytest.fixture

@@ -209,6 +209,11 @@ def test_a_missing_package_of_a_score_names_package_and_remedy(packages: Path) -
         text_scores(REPORTS, ["radgraph"])
 
 
+def test_a_package_may_print_bytes_that_are_not_text(packages: Path) -> None:
+    (packages / "radgraph.py").write_text(PACKAGES["radgraph"] + "import sys\nsys.stderr.buffer.write(b'caf\\xe9\\n')\n")
+    assert text_scores(REPORTS, ["radgraph"]).values["radgraph_simple"][0] == pytest.approx(2 / 3)
+
+
 def test_missing_weights_of_a_score_are_named(packages: Path) -> None:
     (packages / "f1chexbert.py").write_text("class F1CheXbert:\n    def __init__(self):\n        raise OSError('chexbert.pth not found')")
     with pytest.raises(InputError, match=r"CheXbert F1 could not.*OSError: chexbert.pth not found.*weights chexbert.pth of StanfordAIMI"):

@@ -45,8 +45,6 @@ class BertScores:
     hash: str
     """Hash in bert-score's format: encoder, layer, versions. Scores with different hashes cannot be compared."""
     versions: dict[str, str]
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
     f1: tuple[float, ...]
     """Not rescaled: for roberta-large, chance is 0.83."""
     empty: int
@@ -62,25 +60,22 @@ class BertScores:
         return tuple(0.0 if f == 0.0 else (f - b) / (1 - b) for f in self.f1)
 
 
-def bertscores(pairs: Sequence[tuple[str, str]], encoder: Encoder = ROBERTA_LARGE, *, batch: int = 64) -> BertScores:
+def bertscores(pairs: Sequence[tuple[str, str]], encoder: Encoder = ROBERTA_LARGE) -> BertScores:
     """Compute BERTScore of (given answer, known answer) pairs. The encoder is loaded once per process, on a GPU if available.
 
     Args:
         pairs: candidates and references; texts longer than the encoder's limit are cut.
         encoder: model and layer.
-        batch: texts per batch.
 
     Raises:
         InputError: the extra is not installed, or the encoder cannot be used.
     """
     scorer = _loaded(encoder)
     full = [i for i, (given, known) in enumerate(pairs) if given.strip() and known.strip()]
-    precision, recall, f1 = ([0.0] * len(pairs) for _ in range(3))
-    if full:
-        found = scorer.score([pairs[i] for i in full], batch)
-        for i, (p, r, f) in zip(full, found, strict=True):
-            precision[i], recall[i], f1[i] = p, r, f
-    return BertScores(encoder, scorer.hash, scorer.versions, tuple(precision), tuple(recall), tuple(f1), len(pairs) - len(full))
+    f1 = [0.0] * len(pairs)
+    for i, f in zip(full, scorer.f1([pairs[i] for i in full]) if full else (), strict=True):
+        f1[i] = f
+    return BertScores(encoder, scorer.hash, scorer.versions, tuple(f1), len(pairs) - len(full))
 
 
 def scored(results: Iterable[ItemResult], encoder: Encoder = ROBERTA_LARGE) -> tuple[list[ItemResult], BertScores]:
@@ -103,7 +98,7 @@ class _Scorer:
     hash: str
     versions: dict[str, str]
 
-    def score(self, pairs: Sequence[tuple[str, str]], batch: int) -> list[tuple[float, float, float]]:
+    def f1(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         from bert_score.utils import bert_cos_score_idf
 
         # Every token has the same weight, except the special tokens at both ends.
@@ -111,8 +106,8 @@ class _Scorer:
         weights.update({mark: 0.0 for mark in (self.tokenizer.sep_token_id, self.tokenizer.cls_token_id) if mark is not None})
         given, known = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         device = next(self.model.parameters()).device
-        found = bert_cos_score_idf(self.model, known, given, self.tokenizer, weights, device=device, batch_size=batch)
-        return [(float(p), float(r), float(f)) for p, r, f in found.tolist()]
+        found = bert_cos_score_idf(self.model, known, given, self.tokenizer, weights, device=device)
+        return [float(f) for _, _, f in found.tolist()]
 
 
 @cache

@@ -12,7 +12,7 @@ from chiron.evaluation.items import ItemResult
 from chiron.evaluation.read_runs import REAL, Evaluated
 from chiron.evaluation.samples import CalibrationRecord, calibration_of, votes
 from chiron.evaluation.statistics import Share
-from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
+from chiron.evaluation.tables.formats import Cell, Grid, cell, grid_of
 from chiron.extras import install_command
 from chiron.io import write_figure
 
@@ -80,17 +80,13 @@ def calibrations(models: Sequence[Evaluated]) -> list[Calibrated]:
 
 def calibration_grids(models: Sequence[Evaluated]) -> list[Grid]:
     """Build the tables of stated confidence and of votes, where there are any."""
-    return [grid for kind, note in _KINDS.items() for grid in _grid([c for c in calibrations(models) if c.kind == kind], kind, note)]
-
-
-def _grid(found: Sequence[Calibrated], kind: str, note: str) -> list[Grid]:
-    if not found:
-        return []
-    cells = {(c.model, c.benchmark): _cell(c) for c in found}
-    shown = tuple(dict.fromkeys(c.benchmark for c in found))
-    rows = tuple((model, tuple(cells.get((model, b), EMPTY) for b in shown)) for model in dict.fromkeys(c.model for c in found))
-    notes = ("ECE: expected calibration error, ten bins of equal width. Brier: mean squared error of the confidence. 0 is perfect.", note)
-    return [Grid(f"Calibration of {kind}", ("model", *shown), rows, notes)]
+    found = calibrations(models)
+    measures = "ECE: expected calibration error, ten bins of equal width. Brier: mean squared error of the confidence. 0 is perfect."
+    return [
+        grid_of(f"Calibration of {kind}", "model", cells, (measures, note))
+        for kind, note in _KINDS.items()
+        if (cells := {(c.model, c.benchmark): _cell(c) for c in found if c.kind == kind})
+    ]
 
 
 def _cell(found: Calibrated) -> Cell:

@@ -1,7 +1,7 @@
 """Check what the steps of a reply claim against a reference: findings or a report. A judge lists the claims and gives each a verdict."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
@@ -13,7 +13,7 @@ from chiron.conversation.reasoning import parse_reasoning, render_steps
 from chiron.errors import InputError
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.figures import PART, WHOLE
-from chiron.evaluation.items import Item, in_words
+from chiron.evaluation.items import BadItem, Item, in_words
 from chiron.io import parse_jsonl
 from chiron.mics.case_team import JUDGE_SAMPLES
 from chiron.terminal import printable
@@ -140,8 +140,8 @@ def _reference(raw: Any) -> tuple[str, str, str]:
     return str(benchmark), str(id_), reference
 
 
-def unreferenced(references: Mapping[str, Mapping[str, str]], items: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Describe the benchmarks that have items without a reference."""
-    for benchmark, known in items.items():
-        if lacking := sum(id_ not in references.get(benchmark, {}) for id_ in known):
-            yield f"{benchmark}: {lacking} of {len(known)} items have no reference, so their claims are not checked"
+def note_unreferenced(benchmark: str, items: Sequence[Item | BadItem], references: Mapping[str, str]) -> str:
+    """Describe how many items of a benchmark have no reference; empty if none."""
+    asked = [item.id for item in items if isinstance(item, Item)]
+    lacking = sum(id_ not in references for id_ in asked)
+    return f"{benchmark}: {lacking} of {len(asked)} items have no reference, so their claims are not checked" if lacking else ""

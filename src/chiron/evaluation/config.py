@@ -157,8 +157,6 @@ _BARE = {"intern_system": "", "intern": "$question\n", "intern_prefix": "$reason
 
 @dataclass(frozen=True)
 class EvaluationPrompts:
-    """The prompts of one evaluation."""
-
     own: Mapping[str, str]
     search: Prompts
     """Prompts of interns and judge, the same as in a search."""

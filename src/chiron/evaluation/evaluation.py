@@ -15,7 +15,7 @@ from chiron.client.ledger import Ledger
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.controls import Control, apply_control
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, ItemRunner, Unit
-from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
+from chiron.evaluation.items import ITEMS, BadItem, ItemResult, Verdict
 from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
 from chiron.jobs.engine import Part
 from chiron.jobs.forecast import REASONING, Rehearsal
@@ -27,8 +27,6 @@ _EXAMPLES = 3
 
 @dataclass
 class EvaluationProgress(Progress):
-    """Progress counters of an evaluation."""
-
     unit: str = "items"
 
     def figure(self) -> str:
@@ -41,13 +39,10 @@ class EvaluationProgress(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSummary(JobSummary):
-    """Result of an evaluation."""
-
     groups: tuple[ResultGroup, ...] = ()
     """One group per benchmark and control, including those of earlier runs in the same directory."""
 
     def to_record(self) -> dict[str, Any]:
-        """Convert to a JSON object."""
         record = super().to_record()
         return {"run": record.pop("directory"), **record}
 
@@ -92,37 +87,28 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
 
     def units(self) -> Iterator[Unit]:
         """Yield every item once per sample, benchmark by benchmark."""
-        protocol = self.asker.settings.protocol
         for benchmark in self.loaded:
-            items = [protocol.shown(item) if isinstance(item, Item) else item for item in self.counted(benchmark)]
+            items = benchmark.shown_by(self.asker.protocol)
             for sample in range(self.samples):
                 for item in apply_control(items, self.control, seed=self.seed, sample_index=sample)[: self.limit]:
                     yield Unit(benchmark, item, self.control, sample)
 
     def count(self) -> int:
-        """Return the number of items, once per sample."""
         return sum(map(self._count_of, self.loaded))
 
-    def counted(self, benchmark: LoadedBenchmark) -> Sequence[Any]:
-        """Return the items of a benchmark that the protocol counts."""
-        return benchmark.counted_by(self.asker.settings.protocol)
-
     def _count_of(self, benchmark: LoadedBenchmark) -> int:
-        return len(self.counted(benchmark)[: self.limit]) * self.samples
+        return len(benchmark.counted_by(self.asker.protocol)[: self.limit]) * self.samples
 
     @cached_property
     def data_digest(self) -> str:
-        """Fingerprints of the benchmarks."""
         return " ".join(loaded.fingerprint for loaded in self.loaded)
 
     def part_of(self, units: Sequence[tuple[int, Unit]]) -> Part:
-        """Return the part of the evaluation with these units."""
         if self.again is None:
             return super().part_of(units)
         return RankedPart(again=self.again, data=self.data_digest, ranks=frozenset(rank for rank, _ in units))
 
     def count_result(self, result: ItemResult | Pending) -> None:
-        """Count a verdict."""
         self.progress.outcomes[Verdict.PENDING if isinstance(result, Pending) else result.verdict] += 1
 
     def start(self, ledger: Ledger) -> None:
@@ -136,7 +122,6 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
             need_no_smaller(self.directory.path, loaded, str(self.control), self._count_of(loaded))
 
     async def work(self, unit: Unit, ask: UnitAsk) -> ItemResult:
-        """Ask one item."""
         return await self.asker(unit, ask)
 
     def rehearsal(self) -> Rehearsal:
@@ -198,7 +183,7 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
 
     def _unknown(self, loaded: LoadedBenchmark) -> Iterator[str]:
         """Warn about unreadable records that are left out of N because it is unclear whether the protocol would count them."""
-        counted = {item.id for item in self.counted(loaded)}
+        counted = {item.id for item in loaded.counted_by(self.asker.protocol)}
         left = [item for item in loaded.items if isinstance(item, BadItem) and item.kind is None and item.id not in counted]
         if left:
             yield (f"{loaded.name}: {len(left)} bad records of unknown kind are not included in N (first: {left[0].id}: {left[0].problem})")
@@ -219,15 +204,14 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
         return [replace(line, verdict=Verdict.PENDING) if line.problem.startswith(REFUSED) else line for line in lines]
 
     def _settings(self, loaded: LoadedBenchmark) -> dict[str, Any]:
-        asking = self.asker.settings
+        asking = self.asker
         prompts = asking.prompts.bare() if loaded.bare else asking.prompts
         return {**self.settings, "protocol": asking.protocol.name, "prompts": asking.protocol.prompt_hashes(prompts)}
 
     def _write(self, lines: Sequence[ItemResult]) -> list[ResultGroup]:
         by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
         new = [
-            group_of(loaded, by_benchmark[loaded.name], self.asker.settings.protocol, self._settings(loaded), self.limit)
-            for loaded in self.loaded
+            group_of(loaded, by_benchmark[loaded.name], self.asker.protocol, self._settings(loaded), self.limit) for loaded in self.loaded
         ]
         return merge(self.directory.path, new, lines, {**self.about, "identity": self.identity})
 

@@ -40,7 +40,7 @@ def model_index(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> str:
     known = benchmarks(files)
     entries = [
         EvalResult(
-            task_type="visual-question-answering" if has_images else "question-answering",
+            task_type="visual-question-answering" if any(result.images for result in arm.results) else "question-answering",
             dataset_type=(benchmark.hub if benchmark is not None else None) or arm.benchmark,
             dataset_name=benchmark.title if benchmark is not None else arm.benchmark,
             # Several benchmarks share one data set, and the hub merges results of the same data set and configuration.
@@ -50,7 +50,7 @@ def model_index(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> str:
             metric_value=round(value, 6),
             metric_args=about,
         )
-        for arm, benchmark, has_images in _real(model, known)
+        for arm, benchmark in _real(model, known)
         for name, value, about in _metrics(arm)
     ]
     return str(ModelCardData(model_name=model.name, eval_results=entries).to_yaml()) + "\n"
@@ -100,7 +100,7 @@ def lm_eval_results(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> 
 
 def _tasks(model: Evaluated, known: Mapping[str, Benchmark]) -> dict[str, tuple[Arm, Benchmark | None]]:
     """Name each real run: by its benchmark, and by its protocol where a benchmark was asked under several."""
-    pairs = [(arm, benchmark) for arm, benchmark, _ in _real(model, known)]
+    pairs = _real(model, known)
     asked = Counter(arm.benchmark for arm, _ in pairs)
     return {
         (arm.benchmark if asked[arm.benchmark] == 1 else f"{arm.benchmark}_{arm.protocol}"): (arm, benchmark) for arm, benchmark in pairs
@@ -114,11 +114,9 @@ def _only(models: Sequence[Evaluated], form: str) -> Evaluated:
     return models[0]
 
 
-def _real(model: Evaluated, known: Mapping[str, Benchmark]) -> Iterator[tuple[Arm, Benchmark | None, bool]]:
-    """Yield the real runs, their benchmarks if they are known, and whether their questions have images."""
-    for (_, benchmark, control), arm in model.arms.items():
-        if control == REAL:
-            yield arm, known.get(benchmark), any(result.images for result in arm.results)
+def _real(model: Evaluated, known: Mapping[str, Benchmark]) -> list[tuple[Arm, Benchmark | None]]:
+    """Return the real runs, and their benchmarks if they are known."""
+    return [(arm, known.get(benchmark)) for (_, benchmark, control), arm in model.arms.items() if control == REAL]
 
 
 def _metrics(arm: Arm) -> Iterator[tuple[str, float, dict[str, Any]]]:

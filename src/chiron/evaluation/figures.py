@@ -66,38 +66,32 @@ class Accuracy:
         """Whether the interval and the tests are only approximate because there are few images."""
         return self.groups < FEW_IMAGES
 
-    @property
-    def unparsed_share(self) -> float:
-        """Share of unparsed answers among all that were asked."""
-        return self.unparsed / self.asked
-
 
 def accuracy(results: Sequence[ItemResult]) -> Accuracy:
     """Compute the accuracy from answers to one benchmark under one protocol and control, or from those of one label.
 
     The interval is Wilson's where every item is its own group and was asked once. Otherwise it is a cluster-robust t interval on the logit
     scale.
-
-    Raises:
-        ValueError: ``results`` is empty.
     """
     verdicts = Counter(r.verdict for r in results)
-    right, asked, groups = verdicts[Verdict.RIGHT], len(results), len({group_of(r) for r in results})
+    right, asked, groups = verdicts[Verdict.RIGHT], len(results), [group_of(r) for r in results]
     by_seed: dict[int, list[bool]] = {}
     for result in results:
         by_seed.setdefault(result.seed, []).append(result.right)
+    wilson, independent = Share(right, asked), len(set(groups)) == asked
+    share = Figure(wilson.value, wilson.interval, asked, "Wilson") if independent else clustered_share([r.right for r in results], groups)
     return Accuracy(
-        share=_share(results, right, groups),
+        share=share,
         right=right,
         asked=asked,
         items=len({r.id for r in results}),
-        groups=groups,
+        groups=len(set(groups)),
         unparsed=verdicts[Verdict.UNPARSED],
         unjudged=verdicts[Verdict.UNJUDGED],
         unusable=verdicts[Verdict.UNUSABLE],
         pending=verdicts[Verdict.PENDING],
         scored=verdicts[Verdict.SCORED],
-        seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]) if len(by_seed) > 1 else None,
+        seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]),
         missing_left_out=Share(right, right + verdicts[Verdict.WRONG]),
     )
 
@@ -186,14 +180,6 @@ def _mean_score(values: Sequence[float], groups: Sequence[str]) -> Figure:
         return clustered_share(values, groups)
     mean = clustered_mean(values, groups)
     return Figure(mean.value, mean.interval, mean.of, "cluster t")
-
-
-def _share(results: Sequence[ItemResult], right: int, groups: int) -> Figure:
-    asked = len(results)
-    if groups == asked:
-        share = Share(right, asked)
-        return Figure(share.value, share.interval, asked, "Wilson")
-    return clustered_share([r.right for r in results], [group_of(r) for r in results])
 
 
 def clustered_share(values: Sequence[float], groups: Sequence[Hashable]) -> Figure:

@@ -48,7 +48,7 @@ def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None 
     if way.scores_only:
         raise InputError(f"{benchmark.name} has no right answers under the protocol {way.name}: measure it with 'chiron eval'")
     loaded = load(benchmark, Path(data) if data else None, Path(mkdtemp(prefix="chiron-")))
-    items = {item.id: way.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(way)}
+    items = {item.id: item for item in loaded.shown_by(way)}
     prompts = EvaluationPrompts.load()
     samples = [_sample(item, loaded, way, prompts.bare() if benchmark.bare else prompts) for item in items.values()]
     return Task(dataset=MemoryDataset(samples, name=benchmark.name), solver=generate(), scorer=_by_rule(items, way), name=benchmark.name)

@@ -32,11 +32,6 @@ class Gathered:
     verdicts: dict[str, Counter[str]] = field(default_factory=dict)
     """Verdict counts by model."""
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """Data for the script."""
-        return {"answerers": self.answerers, "items": self.items, "images": self.images}
-
 
 def gather(models: Sequence[Evaluated], folders: Mapping[str, Path]) -> Gathered:
     """Collect the items of the real runs (not of controls), for every seed, in the order of the runs.
@@ -49,7 +44,9 @@ def gather(models: Sequence[Evaluated], folders: Mapping[str, Path]) -> Gathered
     places: dict[tuple[str, str, str], dict[str, Any]] = {}
     pictures = _Pictures(folders, gathered.images)
     for model in models:
-        for seed, results in _by_seed(model).items():
+        real = [result for result in model.results if result.control == REAL]
+        for seed in sorted({result.seed for result in real}):
+            results = [result for result in real if result.seed == seed]
             name = model.name if seed == 0 else f"{model.name}, seed {seed}"
             answerer = len(gathered.answerers)
             gathered.answerers.append(_clean(name))
@@ -61,14 +58,6 @@ def gather(models: Sequence[Evaluated], folders: Mapping[str, Path]) -> Gathered
                     gathered.items.append(places[key])
                 places[key]["said"].append({"by": answerer, **_said(result)})
     return gathered
-
-
-def _by_seed(model: Evaluated) -> dict[int, list[ItemResult]]:
-    seeds: dict[int, list[ItemResult]] = {}
-    for result in model.results:
-        if result.control == REAL:
-            seeds.setdefault(result.seed, []).append(result)
-    return dict(sorted(seeds.items()))
 
 
 class _Pictures:
@@ -95,13 +84,8 @@ class _Pictures:
         else:
             taken = thumbnails(self._folders[benchmark], [name])[0]
             self._drawn += bool(taken.url)
-        return {
-            "name": _clean(taken.caption),
-            "url": taken.url,
-            "width": taken.width,
-            "height": taken.height,
-            "problem": _clean(taken.problem),
-        }
+        size = {"width": taken.width, "height": taken.height}
+        return {"name": _clean(taken.caption), "url": taken.url, **size, "problem": _clean(taken.problem)}
 
 
 def _item(result: ItemResult, pictures: _Pictures) -> dict[str, Any]:
@@ -129,12 +113,8 @@ def _said(result: ItemResult) -> dict[str, Any]:
         "problem": _clean(result.problem),
         "cut": result.cut_off,
         "reply": _clean(reply[:MAX_REPLY]) + (f"\n... and {rest:,} more characters" if rest > 0 else ""),
-        "scores": [*_scores(result), *_claims(result)],
+        "scores": [*(f"{_clean(name)} {value:.2f}" for name, value in shown_scores(result).items()), *_claims(result)],
     }
-
-
-def _scores(result: ItemResult) -> list[str]:
-    return [f"{_clean(name)} {value:.2f}" for name, value in shown_scores(result).items()]
 
 
 def _claims(result: ItemResult) -> list[str]:
@@ -147,10 +127,6 @@ def _claims(result: ItemResult) -> list[str]:
 
 def _clean(text: str) -> str:
     return str(legible(text))
-
-
-VERDICTS = tuple(str(verdict) for verdict in Verdict)
-"""In the order in which the page counts them."""
 
 
 def write_item_page(models: Sequence[Evaluated], out: Path, folders: Mapping[str, Path]) -> Path:
@@ -173,9 +149,9 @@ def write_item_page(models: Sequence[Evaluated], out: Path, folders: Mapping[str
         "items.html",
         styles=["report.css", "items.css"],
         script="items.js",
-        data=embedded_json(gathered.data),
+        data=embedded_json({"answerers": gathered.answerers, "items": gathered.items, "images": gathered.images}),
         written=time.strftime("%Y-%m-%d %H:%M %z"),
-        verdicts=VERDICTS,
+        verdicts=[str(verdict) for verdict in Verdict],
         counts=list(gathered.verdicts.items()),
         total=len(gathered.items),
     )

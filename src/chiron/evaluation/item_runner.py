@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from typing import Protocol as Door
 
 from chiron.cases.images import ImageProblem
 from chiron.client.call import MORE_SPACE, Ask, Call, ImagePart, Reply, RoleModel
@@ -17,9 +16,10 @@ from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.claims import ClaimChecker, claim_scores
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.controls import Control, grey
-from chiron.evaluation.extra_scores import Judging
+from chiron.evaluation.extra_scores import AnsweredItem, ExtraScore, Judging
 from chiron.evaluation.items import BadItem, Item, ItemResult, Verdict
-from chiron.evaluation.protocols.protocol import ParsedReply, Protocol
+from chiron.evaluation.protocols.protocol import Protocol
+from chiron.io import file_sha256
 
 REFUSED = "the endpoint refuses it"
 """Prefix of the problem of an item that the endpoint would refuse again."""
@@ -46,46 +46,22 @@ class Unit:
         return f"{self.benchmark.name}/{self.item.id}"
 
 
-class ExtraScore(Door):
-    """An extra metric of an answer that costs calls."""
-
-    async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
-    ) -> dict[str, float | None]:
-        """Return the scores by name; ``None`` where the metric does not apply.
-
-        Raises:
-            CallFailed: a call got no answer.
-            RunStopped: no more calls are sent.
-        """
-        ...
-
-
 @dataclass(frozen=True)
-class AskSettings:
-    """Settings shared by all items."""
-
+class ItemRunner:
     model: RoleModel
     protocol: Protocol
     prompts: EvaluationPrompts
     temperature: float
     image_side: int
-    max_images: int | None = None
-    family: ReplyFormat | None = None
-
-
-@dataclass(frozen=True)
-class ItemRunner:
-    """Asks units and returns their results."""
-
-    settings: AskSettings
+    max_images: int | None
+    family: ReplyFormat | None
     pictures: PictureStore
     blank: Path
     """Folder for the gray images."""
-    judging: Judging | None = None
+    judging: Judging | None
     """Gives the verdicts that the protocol leaves to a judge."""
-    extra_scores: Sequence[ExtraScore] = ()
-    checkers: Sequence[ClaimChecker] = ()
+    extra_scores: Sequence[ExtraScore]
+    checkers: Sequence[ClaimChecker]
 
     async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
         """Ask one unit and return its result.
@@ -99,7 +75,7 @@ class ItemRunner:
             return self.unusable(unit, item.problem)
         if not item.answer:
             return self.unusable(unit, "its known answer is missing")
-        if (most := self.settings.max_images) is not None and len(item.images) > most:
+        if (most := self.max_images) is not None and len(item.images) > most:
             return self.unusable(unit, f"it has {len(item.images)} images, but the model takes at most {most} (evaluation.max_images)")
         try:
             pictures = await asyncio.to_thread(self._pictures, unit, item)
@@ -115,17 +91,15 @@ class ItemRunner:
         return await self._result(unit, item, pictures, call, reply, ask)
 
     def unusable(self, unit: Unit, problem: str) -> ItemResult:
-        """Return the result of an item that cannot be asked."""
         return self._line(unit, Verdict.UNUSABLE, problem=problem)
 
     def pending(self, unit: Unit, problem: str) -> ItemResult:
-        """Return the result of an item whose calls have no answer yet."""
         return self._line(unit, Verdict.PENDING, problem=problem)
 
     async def _result(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:
-        parsed = self.settings.protocol.read(item, reply.text, self.settings.family)
+        parsed = self.protocol.read(item, reply.text, self.family)
         problem, unjudged = f"the reply contains only thinking: {MORE_SPACE}" if reply.only_thinking else "", False
-        if parsed.right is None and not self.settings.protocol.scores_only:
+        if parsed.right is None and not self.protocol.scores_only:
             assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one
             verdict = await self.judging.verdict(item, str(parsed.given), ask)
             if unjudged := verdict is None:
@@ -142,7 +116,7 @@ class ItemRunner:
                         claims[column.role.name] = [{**claim} for claim in found]
                         scores.update(claim_scores(column.role.name, found, steps))
                 else:
-                    scores.update(await column.scores(item, pictures, reply, parsed, ask))
+                    scores.update(await column.scores(AnsweredItem(item, pictures, reply, parsed), ask))
             except (CallFailed, RunStopped) as reason:
                 # The verdict exists; a failed extra score must not discard it.
                 lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
@@ -169,30 +143,21 @@ class ItemRunner:
             image = unit.benchmark.check(name, None if blank else self.pictures.keep)
             sha256, path = image.sha256, image.path
             if blank:
-                sha256, path = _grey((image.width, image.height), self.blank, self.settings.image_side)
+                path = grey((image.width, image.height), self.blank, most=self.image_side)
+                sha256 = file_sha256(path)
             self.pictures.add(sha256, path)
-            shown.append(ImagePart(sha256, self.settings.image_side))
+            shown.append(ImagePart(sha256, self.image_side))
         return tuple(shown)
 
     def _call(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...]) -> Call:
-        settings = self.settings
-        prompts = settings.prompts.bare() if unit.benchmark.bare else settings.prompts
-        messages = settings.protocol.request(item, pictures, prompts)
+        prompts = self.prompts.bare() if unit.benchmark.bare else self.prompts
         # At temperature 0, another sample would pay twice for the same question.
-        sample_index = unit.sample_index if settings.temperature > 0 else 0
-        return Call(
-            "model",
-            settings.model.name,
-            settings.model.identity,
-            messages,
-            settings.temperature,
-            settings.model.max_tokens,
-            sample_index,
-        )
+        sample_index = unit.sample_index if self.temperature > 0 else 0
+        return self.model.call("model", self.protocol.request(item, pictures, prompts), self.temperature, sample_index)
 
     def _line(self, unit: Unit, verdict: Verdict, **found: Any) -> ItemResult:
         """Create the result of a unit at once: copies of a record with many fields take time for every item."""
-        item, protocol = unit.item, self.settings.protocol.name
+        item, protocol = unit.item, self.protocol.name
         if isinstance(item, Item):
             known = {name: getattr(item, name) for name in ("kind", "group", "question", "images", "options", "answer")}
             found.update(known, labels=dict(item.labels))
@@ -201,10 +166,3 @@ class ItemRunner:
 
 def _in_words(item: Item) -> bool:
     return item.kind == "open" and any(c.isalnum() for c in item.answer)
-
-
-def _grey(size: tuple[int, int], folder: Path, most: int) -> tuple[str, Path]:
-    import hashlib
-
-    path = grey(size, folder, most=most)
-    return hashlib.sha256(path.read_bytes()).hexdigest(), path

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from chiron.cases.case import IMAGE_MARK, Case, named_marks
-from chiron.client import prompts as placing
 from chiron.client.call import ImagePart, Message, TextPart
-from chiron.client.prompts import fill
+from chiron.client.prompts import fill, own_marks
+from chiron.client.prompts import user_message as message_with_images
 from chiron.conversation.short_answers import LETTERS
 from chiron.io import parse_jsonl
 from chiron.providers.local.dialogue import Turn
@@ -90,8 +90,8 @@ def user_message(template: str, item: Item, pictures: Sequence[ImagePart]) -> Me
 
     Pictures without a mark come first. Without pictures (a control), the marks are removed.
     """
-    question, options = (placing.own_marks(text) for text in (item.question, lettered(item.options)))
-    return placing.user_message(fill(template, question=question, options=options), pictures)
+    question, options = (own_marks(text) for text in (item.question, lettered(item.options)))
+    return message_with_images(fill(template, question=question, options=options), pictures)
 
 
 def own_messages(item: Item, pictures: Sequence[ImagePart]) -> tuple[Message, ...]:
@@ -133,10 +133,10 @@ def as_judged(item: Item) -> Case:
 
 
 def _exactly(text: str, pictures: Sequence[ImagePart]) -> Message:
-    """Build a user turn with its exact text; :func:`placing.user_message` would strip the ends of a text without images."""
+    """Build a user turn with its exact text; :func:`chiron.client.prompts.user_message` would strip the ends of a text without images."""
     if not pictures:
         return Message("user", (TextPart(text.replace(IMAGE_MARK, "")),))
-    return placing.user_message(placing.own_marks(text), pictures)
+    return message_with_images(own_marks(text), pictures)
 
 
 def _marks(turn: Turn) -> int:
@@ -149,8 +149,6 @@ def _question_and_options(item: Item) -> str:
 
 ITEMS, RESULTS = "items.jsonl", "results.json"
 """The two derived files in an evaluation's run directory."""
-ITEMS_VERSION = 1
-"""Format version of ``items.jsonl`` (:class:`ItemResult`). Raise it if a field changes its meaning or disappears."""
 
 
 class Verdict(StrEnum):

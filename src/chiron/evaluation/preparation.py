@@ -1,6 +1,6 @@
 """Prepare an evaluation: load benchmarks, and check everything before any call is paid for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from typing import Any
 from chiron.cases.reader import AnswerPool, read_textbook
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.claims import ClaimChecker, read_references, unreferenced
+from chiron.evaluation.claims import ClaimChecker, note_unreferenced, read_references
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
 from chiron.evaluation.controls import Control, note_unchanged
 from chiron.evaluation.evaluation import Evaluation
-from chiron.evaluation.extra_scores import ExtractorColumn, GraderColumn, JudgeColumn, Judging, MicsColumn, RankColumn, RewardColumn
-from chiron.evaluation.item_runner import AskSettings, ExtraScore, ItemRunner
+from chiron.evaluation.extra_scores import Judging, extra_scores
+from chiron.evaluation.item_runner import ItemRunner
 from chiron.evaluation.items import Item
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmark_of, protocol_of
@@ -23,7 +23,6 @@ from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import units_in_flight
 from chiron.jobs.replies import Preparation
 from chiron.jobs.roles import Roles, identity_of
-from chiron.mics.team import Policy, Team
 
 SAMPLING = 0.7
 """Default temperature when several samples are drawn."""
@@ -138,15 +137,27 @@ def evaluation_of(
     roles = Roles.of(config, answers=answers, measured=(model, chosen.max_tokens.model or protocol.max_tokens), need_keys=need_keys)
     samples, temperature = chosen.seeds, _temperature_of(chosen, control)
     max_images = chosen.most_images(model)
-    asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, max_images, chosen.family)
     judge = roles.get("judge") if protocol.judged else None
     judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
     known = _references(loaded, protocol, references, chosen)
     checkers = [ClaimChecker(checker, prompts, known) for checker in roles.all("checker")]
-    extra_scores = _extra_scores(roles, chosen, protocol, prompts)
-    asker = ItemRunner(asking, roles.pictures, run / "images" / "blank", judging, extra_scores, checkers)
+    asked = roles.one("model")
+    asker = ItemRunner(
+        model=asked,
+        protocol=protocol,
+        prompts=prompts,
+        temperature=temperature,
+        image_side=chosen.image_side,
+        max_images=max_images,
+        family=chosen.family,
+        pictures=roles.pictures,
+        blank=run / "images" / "blank",
+        judging=judging,
+        extra_scores=tuple(extra_scores(roles, chosen, protocol, prompts)),
+        checkers=checkers,
+    )
     identity = {
-        "model": [asking.model.identity, asking.model.max_tokens],
+        "model": [asked.identity, asked.max_tokens],
         "protocol": protocol.name,
         "prompts": protocol.prompt_hashes(prompts),
         "temperature": temperature,
@@ -200,17 +211,15 @@ def _noted(
     loaded: LoadedBenchmark, protocol: Protocol, control: Control, references: Mapping[str, Mapping[str, str]] | None
 ) -> LoadedBenchmark:
     """Add notes on the items that are left out, unchanged by the control, or (with ``references``) without a reference."""
-    shown = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
+    shown = loaded.shown_by(protocol)
     out = len(loaded.items) - len(shown)
-    left_out = (
-        f"{loaded.name}: protocol {protocol.name} ({protocol.description}) leaves out {out} of {len(loaded.items)} items" if out else ""
+    left_out = f"protocol {protocol.name} ({protocol.description}) leaves out {out} of {len(loaded.items)} items"
+    notes = (
+        f"{loaded.name}: {left_out}" if out else "",
+        note_unchanged(loaded.name, shown, control),
+        "" if references is None else note_unreferenced(loaded.name, shown, references.get(loaded.name, {})),
     )
-    notes = (left_out, note_unchanged(loaded.name, shown, control))
-    lacking: Iterable[str] = ()
-    if references is not None:
-        counted = {item.id: item for item in loaded.counted_by(protocol) if isinstance(item, Item)}
-        lacking = unreferenced(references, {loaded.name: counted})
-    return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note), *lacking))
+    return replace(loaded, notes=(*loaded.notes, *filter(None, notes)))
 
 
 def _lists(chosen: EvaluationConfig, prompts: EvaluationPrompts) -> dict[str, Any]:
@@ -238,21 +247,3 @@ def _references(
     if chosen.checkers and not any(known.get(name) for name in items):
         raise InputError("checkers compare steps with findings or a report of each item: give a JSONL file of them with --references")
     return known
-
-
-def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
-    extra_scores: list[ExtraScore] = []
-    if (extractor := roles.get("extractor")) is not None:
-        extra_scores.append(ExtractorColumn(extractor, prompts))
-    if (ranker := roles.get("ranker")) is not None:
-        extra_scores.append(RankColumn(ranker, prompts))
-    if (reward_model := roles.get("reward_model")) is not None:
-        extra_scores.append(RewardColumn(reward_model))
-    extra_scores += [GraderColumn(grader, prompts) for grader in roles.all("grader")]
-    if (judge := roles.get("judge")) is not None:
-        if not protocol.judged:
-            extra_scores.append(JudgeColumn(Judging(judge, prompts)))
-        if interns := roles.all("intern"):
-            policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
-            extra_scores.append(MicsColumn(Team((), interns, judge), policy, prompts))
-    return tuple(extra_scores)

@@ -52,6 +52,7 @@ UNKNOWN = "unknown"
 """Protocol of figures whose source does not say how answers were counted."""
 _ROUNDING = 0.05 + 1e-6
 """A mean that is printed with one decimal may differ from the exact one by this much."""
+_NO_TEST = "No interval and no test: the items' answers were not published."
 _ROWS = TypeAdapter(list[Published])
 
 
@@ -143,7 +144,7 @@ def _average(row: Published, suite: Suite) -> Cell:
 
 
 def _notes(rows: Sequence[Published], suite: Suite) -> Iterator[str]:
-    yield "No interval and no test: the items' answers were not published."
+    yield _NO_TEST
     if suite.averaged:
         yield (
             f"AVG as printed: the mean of {', '.join(column.title for column in suite.averaged)}; where a figure is"
@@ -171,13 +172,5 @@ def published_grids(rows: Sequence[Published], benchmarks: Sequence[str] = ()) -
         body = tuple((row.model, tuple(_figure(row, name) for name in columns)) for row in of_it)
         notes = tuple(f"{row.model}: {row.source}.{f' {row.note}' if row.note else ''}" for row in of_it)
         title = f"Published, not measured here: accuracy in percent, protocol {protocol}"
-        grids.append(
-            Grid(
-                title,
-                ("model", *columns),
-                body,
-                ("No interval and no test: the items' answers were not published.", *notes),
-                measured=False,
-            )
-        )
+        grids.append(Grid(title, ("model", *columns), body, (_NO_TEST, *notes), measured=False))
     return grids

@@ -101,9 +101,9 @@ class Evaluated:
             found.setdefault((result.protocol, result.benchmark, result.control), []).append(result)
         return {key: Arm(key[1], key[0], key[2], tuple(results), self.making.get(key, Making())) for key, results in found.items()}
 
-    def arm(self, protocol: str, benchmark: str, control: str = REAL) -> Arm | None:
-        """Return the model's answers, or ``None`` if it was not asked."""
-        return self.arms.get((protocol, benchmark, control))
+    def arm(self, protocol: str, benchmark: str) -> Arm | None:
+        """Return the answers of the real run, or ``None`` if the model was not asked."""
+        return self.arms.get((protocol, benchmark, REAL))
 
 
 @dataclass(frozen=True)

@@ -55,33 +55,22 @@ def benchmark_of(name: str, files: Sequence[Path] = ()) -> Benchmark:
     Raises:
         InputError: the name is unknown, its plug-in cannot be loaded, or see :func:`benchmarks`.
     """
-    known = benchmarks(files)
-    if name not in known:
-        raise InputError(unknown_name("benchmark", name, known, "'chiron eval --list' shows all"))
-    return known[name]
+    return _find("benchmark", name, benchmarks(files), "'chiron eval --list' shows all")
 
 
 def protocol_of(name: str, files: Sequence[Path] = ()) -> Protocol:
-    """Look up a protocol by name.
-
-    Raises:
-        InputError: the name is unknown, its plug-in cannot be loaded, or see :func:`benchmarks`.
-    """
-    known = protocols(files)
-    if name not in known:
-        raise InputError(unknown_name("protocol", name, known, f"choose one of {', '.join(known)}"))
-    return known[name]
+    """Look up a protocol by name; for errors see :func:`benchmark_of`."""
+    return _find("protocol", name, protocols(files))
 
 
 def suite_of(name: str, files: Sequence[Path] = ()) -> Suite:
-    """Look up a suite by name.
+    """Look up a suite by name; for errors see :func:`benchmark_of`."""
+    return _find("suite", name, suites(files))
 
-    Raises:
-        InputError: the name is unknown, or see :func:`benchmarks`.
-    """
-    known = suites(files)
+
+def _find(kind: str, name: str, known: Mapping[str, T], advice: str = "") -> T:
     if name not in known:
-        raise InputError(unknown_name("suite", name, known, f"choose one of {', '.join(known)}"))
+        raise InputError(unknown_name(kind, name, known, advice or f"choose one of {', '.join(known)}"))
     return known[name]
 
 

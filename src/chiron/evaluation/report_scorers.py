@@ -43,7 +43,6 @@ def _chexbert(pairs: Pairs) -> Values:
 
 
 def _ratescore(pairs: Pairs) -> Values:
-    """RaTEScore of each pair."""
     import torch
     from RaTEScore import RaTEScore
 
@@ -54,7 +53,6 @@ def _ratescore(pairs: Pairs) -> Values:
 
 
 def _green(pairs: Pairs) -> Values:
-    """GREEN of each pair, by its language model."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several GPUs, the package expects a distributed launch
     import torch
     from green_score import GREEN

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +15,6 @@ from chiron.evaluation.figures import accuracy, pooled_shares, shown_scores
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict, read_results
 from chiron.evaluation.protocols.protocol import PARSER, Protocol
 from chiron.evaluation.samples import CalibrationRecord, calibration_of, sample_scores, votes
-from chiron.evaluation.statistics import Share
 from chiron.io import write_atomically
 
 VERSION = 1
@@ -40,16 +39,12 @@ class AccuracyRecord(TypedDict):
 
 
 class ScoreRecord(TypedDict):
-    """An extra score."""
-
     mean: float
     n: int
     """Number of answers that have the score; for a score over several samples, number of items."""
 
 
 class DataRecord(TypedDict):
-    """The benchmark's data."""
-
     fingerprint: str
     """SHA-256 (hex) of the questions."""
     revision: str | None
@@ -59,8 +54,6 @@ class DataRecord(TypedDict):
 
 
 class GroupSettings(TypedDict):
-    """Settings of a group."""
-
     judge: str | None
     """Name of the model that gave the verdicts; ``None`` if they follow rules."""
     columns_by: dict[str, Any]
@@ -186,11 +179,10 @@ def merge(directory: Path, new: Sequence[ResultGroup], lines: Sequence[ItemResul
         InputError: the files of an earlier run cannot be read.
         DiskError: the disk is full.
     """
-    kept = [line for line in _earlier_lines(directory) if not any(_same(line, group) for group in new)]
-    groups = [
-        g for g in _earlier_groups(directory) if not any((g["benchmark"], g["control"]) == (n["benchmark"], n["control"]) for n in new)
-    ]
-    groups = [*groups, *new]
+    replaced = {(group["benchmark"], group["control"]) for group in new}
+    earlier = read_results(directory / ITEMS) if (directory / ITEMS).is_file() else ()
+    kept = [line for line in earlier if (line.benchmark, line.control) not in replaced]
+    groups = [*(group for group in _earlier_groups(directory) if (group["benchmark"], group["control"]) not in replaced), *new]
     write_atomically(directory / ITEMS, (json.dumps(line.to_record(), ensure_ascii=False) + "\n" for line in (*kept, *lines)))
     about = cast("_About", head)
     value: ResultsFile = {"version": VERSION, **about, "libraries": libraries(), "groups": groups}
@@ -200,9 +192,6 @@ def merge(directory: Path, new: Sequence[ResultGroup], lines: Sequence[ItemResul
 
 def accuracy_record(lines: Sequence[ItemResult]) -> AccuracyRecord:
     """Compute right out of all, with the same interval as ``chiron compare``; ``null`` where no interval can be computed."""
-    if not lines:
-        nothing = Share(0, 0)
-        return {"right": 0, "of": 0, "accuracy": nothing.value, "interval": list(nothing.interval), "method": "Wilson"}
     measured = accuracy(lines)
     if measured.scored:
         return {"right": 0, "of": measured.asked, "accuracy": None, "interval": None, "method": measured.share.method}
@@ -234,8 +223,8 @@ def _scores(lines: Sequence[ItemResult]) -> dict[str, ScoreRecord]:
         for name, value in shown_scores(line).items():
             values[name].append(value)
     values.update({name: [value for value, _ in scored] for name, scored in sample_scores(lines).items() if scored})
-    shares: dict[str, ScoreRecord] = {name: {"mean": share.value, "n": share.of} for name, share in pooled_shares(lines).items()}
-    return {**{name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}, **shares}
+    means: dict[str, ScoreRecord] = {name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}
+    return means | {name: {"mean": share.value, "n": share.of} for name, share in pooled_shares(lines).items()}
 
 
 def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, AccuracyRecord]]:
@@ -249,14 +238,6 @@ def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, AccuracyRecor
         if len(parts) <= _MOST_VALUES:
             tables[name] = {value: accuracy_record(part) for value, part in sorted(parts.items())}
     return tables
-
-
-def _same(line: ItemResult, group: ResultGroup) -> bool:
-    return (line.benchmark, line.control) == (group["benchmark"], group["control"])
-
-
-def _earlier_lines(directory: Path) -> Iterable[ItemResult]:
-    return read_results(directory / ITEMS) if (directory / ITEMS).is_file() else ()
 
 
 def _earlier_groups(directory: Path) -> list[ResultGroup]:

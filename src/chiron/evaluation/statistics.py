@@ -2,10 +2,10 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import combinations
 from typing import Any
 
 from chiron.errors import InputError
@@ -41,7 +41,7 @@ _NO_WIDTH = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean, its standard error, and the Student's t quantile of its interval."""
+    """A mean, its standard error, and the Student's t quantile of its 95 % interval."""
 
     value: float
     standard_error: float
@@ -79,7 +79,7 @@ class Estimate:
         return _logistic(middle - half), _logistic(middle + half)
 
 
-def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confidence: float = 0.95) -> Estimate:
+def clustered_mean(values: Sequence[float], groups: Sequence[Hashable]) -> Estimate:
     """Compute the mean over observations, with a standard error that treats whole groups as independent.
 
     The variance is ``G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))**2 / N**2``: the cluster-robust (sandwich) variance of an intercept
@@ -89,7 +89,6 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confi
     Args:
         values: one per observation, in any finite unit.
         groups: the group of each observation, in the same order.
-        confidence: confidence level of the interval.
 
     Raises:
         ValueError: nothing is given, or the number of groups is not the number of values.
@@ -107,13 +106,11 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confi
         return Estimate(mean, 0.0, math.inf, len(values), total)
     residuals = np.bincount(index, weights=observed - mean)
     error = math.sqrt(total / (total - 1) * float(residuals @ residuals)) / len(values)
-    quantile = float(scipy_special().stdtrit(total - 1, 0.5 + confidence / 2))
+    quantile = float(scipy_special().stdtrit(total - 1, 0.975))
     return Estimate(mean, error, quantile, len(values), total)
 
 
-def clustered_difference(
-    first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable], *, confidence: float = 0.95
-) -> Estimate:
+def clustered_difference(first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable]) -> Estimate:
     """Compute the mean of ``first - second`` over the same observations, as :func:`clustered_mean` does.
 
     The pairing is kept, so items that are hard for both do not widen the interval.
@@ -121,8 +118,7 @@ def clustered_difference(
     Raises:
         ValueError: as :func:`clustered_mean`, or the two have different lengths.
     """
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    return clustered_mean(differences, groups, confidence=confidence)
+    return clustered_mean([a - b for a, b in zip(first, second, strict=True)], groups)
 
 
 def _logistic(x: float) -> float:
@@ -134,25 +130,17 @@ def _logistic(x: float) -> float:
 class Spread:
     """A figure over seeds."""
 
-    mean: float
-    sd: float | None
-    """Sample standard deviation (divided by n - 1); ``None`` with one seed."""
+    sd: float
+    """Sample standard deviation (divided by n - 1)."""
     low: float
     high: float
     """Smallest (``low``) and largest (``high``) value."""
     seeds: int
 
     @classmethod
-    def of(cls, figures: Sequence[float]) -> "Spread":
-        """Summarize one figure per seed.
-
-        Raises:
-            ValueError: ``figures`` is empty.
-        """
-        if not figures:
-            raise ValueError("no figures given")
-        sd = statistics.stdev(figures) if len(figures) > 1 else None
-        return cls(statistics.fmean(figures), sd, min(figures), max(figures), len(figures))
+    def of(cls, figures: Sequence[float]) -> "Spread | None":
+        """Summarize one figure per seed; ``None`` with fewer than two."""
+        return cls(statistics.stdev(figures), min(figures), max(figures), len(figures)) if len(figures) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +153,6 @@ class Consistency:
     """Items with the same answer in every order."""
     always_right: int
     """Items that are right in every order."""
-    agreement: float
-    """Mean over items of the share of order pairs with the same answer; 0 with no items."""
 
     @classmethod
     def of(cls, items: Iterable[Sequence[tuple[str | None, bool]]]) -> "Consistency":
@@ -174,17 +160,9 @@ class Consistency:
 
         An answer that could not be read (``None``) equals no other answer.
         """
-        number = same = right = 0
-        agreement = 0.0
-        for answers in items:
-            if len(answers) < 2:
-                continue
-            pairs = [a is not None and a == b for (a, _), (b, _) in combinations(answers, 2)]
-            number += 1
-            same += all(pairs)
-            right += all(is_right for _, is_right in answers)
-            agreement += sum(pairs) / len(pairs)
-        return cls(number, same, right, agreement / number if number else 0.0)
+        several = [answers for answers in items if len(answers) > 1]
+        same = sum(answers[0][0] is not None and len({answer for answer, _ in answers}) == 1 for answers in several)
+        return cls(len(several), same, sum(all(right for _, right in answers) for answers in several))
 
 
 _ROUNDING = 1e-9
@@ -192,13 +170,12 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Right answers out of all, with Wilson's interval (E. B. Wilson, 1927). It stays within [0, 1] and also holds for small counts."""
+    """Right answers out of all, with Wilson's 95 % interval (E. B. Wilson, 1927). Stays within [0, 1]; also holds for small counts."""
 
     right: float
     """A whole number, except where observations are scaled to the number of independent ones."""
     of: float
     """A whole number."""
-    confidence: float = 0.95
 
     @property
     def value(self) -> float:
@@ -210,23 +187,16 @@ class Share:
         """Lower and upper end, both in [0, 1]; (0, 1) if ``of`` is 0.
 
         Counts that are not whole are rounded outward. The lower end is that of the next lower count, the upper end that of the next higher.
-
-        Raises:
-            InputError: scipy is not installed. The confidence 0.95 does without.
         """
         of = round(self.of)
         if not of:
             return 0.0, 1.0
         below, above = math.floor(self.right + _ROUNDING), math.ceil(self.right - _ROUNDING)
-        return _wilson(below, of, self.confidence)[0], _wilson(above, of, self.confidence)[1]
+        return _wilson(below, of)[0], _wilson(above, of)[1]
 
 
-_USUAL, _Z_95 = 0.95, 1.959963984540054
-"""The usual confidence, and ``scipy.special.ndtri(0.975)``: importing scipy takes 0.2 s of CPU of every command that evaluates."""
-
-
-def _wilson(right: int, of: int, confidence: float) -> tuple[float, float]:
-    z = _Z_95 if confidence == _USUAL else float(scipy_special().ndtri(0.5 + confidence / 2))
+def _wilson(right: int, of: int) -> tuple[float, float]:
+    z = 1.959963984540054  # scipy.special.ndtri(0.975); importing scipy takes 0.2 s of CPU of every command that evaluates
     middle = (right + z * z / 2) / (of + z * z)
     half = z / (of + z * z) * math.sqrt(right * (of - right) / of + z * z / 4)
     # If none or all are right, that end is exact. Set it so that rounding cannot move it.
@@ -245,14 +215,11 @@ class Pairs:
     @classmethod
     def of(cls, outcomes: Iterable[tuple[bool, bool]]) -> "Pairs":
         """Count from one (first is right, second is right) pair per item."""
-        counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
-        for first, second in outcomes:
-            counts[first, second] += 1
-        return cls(*counts.values())
+        counts = Counter(outcomes)
+        return cls(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
 
     @property
     def of_items(self) -> float:
-        """Total number of items."""
         return self.both + self.only_first + self.only_second + self.neither
 
     @property
@@ -318,8 +285,8 @@ def cluster_sign_flip(differences: Sequence[int], groups: Sequence[Hashable]) ->
     return min(1.0, float(chance[far].sum()))
 
 
-def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
-    """Compute the interval of the difference of two paired shares; (-1, 1) with no items.
+def newcombe(pairs: Pairs) -> tuple[float, float]:
+    """Compute the 95 % interval of the difference of two paired shares; (-1, 1) with no items.
 
     R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650, method 10. Wilson's intervals of both shares are squared and added with the
     correlation of the pairs (continuity corrected where it is positive). The interval has a width even where no pair differs. Items are
@@ -328,8 +295,8 @@ def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
     n = pairs.of_items
     if not n:
         return -1.0, 1.0
-    first = Share(pairs.both + pairs.only_first, n, confidence)
-    second = Share(pairs.both + pairs.only_second, n, confidence)
+    first = Share(pairs.both + pairs.only_first, n)
+    second = Share(pairs.both + pairs.only_second, n)
     below_1, above_1 = first.value - first.interval[0], first.interval[1] - first.value
     below_2, above_2 = second.value - second.interval[0], second.interval[1] - second.value
     correlation = _correlation(pairs)
@@ -376,6 +343,5 @@ def _correlation(pairs: Pairs) -> float:
         return 0.0
     cross = a * d - b * c
     if cross > 0:
-        cross_corrected = max(cross - pairs.of_items / 2, 0.0)
-        return cross_corrected / math.sqrt(margins)
+        cross = max(cross - pairs.of_items / 2, 0.0)
     return cross / math.sqrt(margins)

@@ -72,7 +72,6 @@ class SuiteRun:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations, in order."""
         return [part.evaluation for part in self.parts if part.evaluation is not None]
 
     def measure(self, execute: Execute, *, every: bool = False) -> list[EvaluationSummary]:
@@ -123,10 +122,8 @@ class SuiteRun:
         arms: dict[tuple[str, str], Arm] = {}
         problems: dict[tuple[str, str], str] = {}
         for part in self.parts:
-            measured = _arm(part, self.protocols[part.benchmark]) if part.evaluation is not None else None
-            for column in self.suite.columns:
-                if column.benchmark != part.benchmark:
-                    continue
+            measured = self._arm(part)
+            for column in (column for column in self.suite.columns if column.benchmark == part.benchmark):
                 key = part.model, column.key
                 if problem := part.problem or (f"needs {self.lacking[column.key]}" if column.key in self.lacking else ""):
                     problems[key] = problem
@@ -150,6 +147,13 @@ class SuiteRun:
             paths.append(self.directory / f"{self.suite.name}.{ending}")
             write_atomically(paths[-1], [text(tables)])
         return paths
+
+    def _arm(self, part: SuitePart) -> Arm | None:
+        """Read the answers of one part; ``None`` if it was not asked yet."""
+        if part.evaluation is None or not (part.evaluation.directory.path / ITEMS).is_file():
+            return None
+        (model,) = read_evaluations([part.evaluation.directory.path])
+        return model.arm(self.protocols[part.benchmark].name, part.benchmark)
 
     def _with_bertscore(self, arm: Arm) -> Arm:
         assert self.encoder is not None  # noqa: S101 - otherwise the column lacks it
@@ -269,16 +273,6 @@ def _config_of(config: EvaluationFile, suite: Suite, benchmark: str, protocol: P
         "budget_usd": None,
     }
     return config.model_copy(update={"evaluation": chosen.model_copy(update=changes)})
-
-
-def _arm(part: SuitePart, protocol: Protocol) -> Arm | None:
-    """Read the answers of one part; ``None`` if it was not asked yet."""
-    assert part.evaluation is not None  # noqa: S101 - the caller checks it
-    place = part.evaluation.directory.path
-    if not (place / ITEMS).is_file():
-        return None
-    (model,) = read_evaluations([place])
-    return model.arm(protocol.name, part.benchmark)
 
 
 def _spent(evaluation: Evaluation) -> float:

@@ -1,18 +1,28 @@
-"""Scores that compare open answers with the known ones: exact match, token F1, BLEU, ROUGE-L, METEOR (extra ``scores``), and of reports."""
+"""Scores that compare open answers with the known ones: exact match, token F1, BLEU, ROUGE-L, METEOR (extra ``scores``), and of reports.
 
+Scores of radiology reports (RadGraph F1, CheXbert F1, RaTEScore, GREEN) come from packages with their own models. Each runs in a process
+of its own, in a Python that the user names. The packages need older libraries than this project: radgraph and f1chexbert fail with
+transformers 5.
+"""
+
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 from chiron.client.config_file import unknown_name
 from chiron.errors import InputError
+from chiron.evaluation import report_scorers
 from chiron.evaluation.answers.open_answers import NORMALIZER, exact_match
 from chiron.evaluation.items import ItemResult
-from chiron.evaluation.report_scores import REPORT_SCORES, report_scores
 from chiron.extras import install_command
+from chiron.terminal import printable
 from chiron.text import normalize_answer
 
 TOKENS = 1
@@ -38,7 +48,7 @@ def text_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str], python: 
 
     Args:
         pairs: (given answer, known answer).
-        names: of :data:`SCORES` and :data:`~chiron.evaluation.report_scores.REPORT_SCORES`, from :func:`scores_named`.
+        names: of :data:`SCORES` and :data:`REPORT_SCORES`, from :func:`scores_named`.
         python: the interpreter that has the packages of the scores of reports; by default, this one.
 
     Raises:
@@ -49,12 +59,11 @@ def text_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str], python: 
     full = [bool(given.strip() and known.strip()) for given, known in pairs]
     for name in names:
         if name in REPORT_SCORES:
-            found, signature = report_scores(name, pairs, python)
-            values.update(found)
-            signatures.append(f"{name} {signature}")
-            continue
-        score, signature = SCORES[name]()
-        values[name] = tuple(score(given, known) if whole else 0.0 for (given, known), whole in zip(pairs, full, strict=True))
+            found, signature = _report_scores(name, pairs, python)
+        else:
+            score, signature = SCORES[name]()
+            found = {name: tuple(score(given, known) if whole else 0.0 for (given, known), whole in zip(pairs, full, strict=True))}
+        values |= found
         signatures.append(f"{name} {signature}")
     return TextScores(values, "; ".join(signatures), full.count(False))
 
@@ -143,7 +152,7 @@ def _rouge_l() -> tuple[Score, str]:
         from rouge_score.rouge_scorer import RougeScorer
 
     # Its own tokenizer keeps only ASCII letters and digits, so Chinese would always score 0.
-    by_script = {False: RougeScorer(["rougeL"]), True: RougeScorer(["rougeL"], tokenizer=_Tokenizer())}
+    by_script = {False: RougeScorer(["rougeL"]), True: RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=tokens))}
 
     def score(given: str, known: str) -> float:
         return float(by_script[_has_chinese(known)].score(known, given)["rougeL"].fmeasure)
@@ -180,11 +189,65 @@ SCORES: Mapping[str, Callable[[], tuple[Score, str]]] = {
 """Loads a score by its name, with its signature."""
 
 
-class _Tokenizer:
-    """Interface that rouge-score expects."""
+@dataclass(frozen=True, slots=True)
+class ReportScore:
+    """What a score of reports needs to run."""
 
-    def tokenize(self, text: str) -> list[str]:
-        return tokens(text)
+    title: str
+    install: str
+    weights: str
+
+
+REPORT_SCORES: Mapping[str, ReportScore] = {
+    "radgraph": ReportScore(
+        "RadGraph F1",
+        "pip install radgraph 'transformers<5'",
+        "radgraph-xl.tar.gz of StanfordAIMI/RRG_scorers, and the tokenizer and encoder that its config.json names",
+    ),
+    "chexbert": ReportScore(
+        "CheXbert F1",
+        "pip install f1chexbert 'transformers<5' 'huggingface-hub<1'",
+        "chexbert.pth of StanfordAIMI/RRG_scorers in the folder ~/.cache/chexbert, and bert-base-uncased",
+    ),
+    "ratescore": ReportScore("RaTEScore", "pip install RaTEScore medspacy", "Angelakeke/RaTE-NER-Deberta and FremyCompany/BioLORD-2023-C"),
+    "green": ReportScore(
+        "GREEN",
+        "pip install git+https://github.com/Stanford-AIMI/GREEN (Python 3.12)",
+        "StanfordAIMI/GREEN-radllama2-7b, which needs a GPU",
+    ),
+}
+"""Scores of radiology reports by name, as ``chiron compare --scores`` takes them."""
+
+
+def _report_scores(name: str, pairs: Sequence[tuple[str, str]], python: Path | None) -> tuple[dict[str, tuple[float | None, ...]], str]:
+    """Return values by name, in the order of the pairs, and versions that they depend on. ``None``: the score's model gave no result."""
+    needs, interpreter = REPORT_SCORES[name], str(python or sys.executable)
+    # -P keeps the script's folder, which has modules of common names, out of the import path.
+    command = [interpreter, "-P", report_scorers.__file__, name]
+    try:
+        ended = subprocess.run(  # noqa: S603
+            command, input=json.dumps(list(pairs)), capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except OSError as error:
+        raise InputError(f"--scores-python {printable(interpreter)} cannot be run ({error}): name a Python interpreter") from error
+    try:
+        result = json.loads(ended.stdout)
+    except ValueError:
+        last = (ended.stderr.strip().splitlines() or ["no output"])[-1]
+        if "-P" in ended.stderr and "usage" in ended.stderr.lower():
+            raise InputError(f"--scores-python {printable(interpreter)} is too old: name a Python of 3.11 or later") from None
+        result = {"failed": f"exit code {ended.returncode}: {last[:300]}"}
+    if "missing" in result:
+        raise InputError(
+            f"{needs.title} needs the package '{printable(result['missing'])}', which {interpreter} does not have: install it into an"
+            f" environment of its own ('{needs.install}'), and name its interpreter with --scores-python"
+        )
+    if "failed" in result:
+        raise InputError(
+            f"{needs.title} could not be computed by {interpreter} ({printable(result['failed'])}): it needs {needs.install}, and the"
+            f" weights {needs.weights}, downloaded to that machine's cache"
+        )
+    return {key: tuple(values) for key, values in result["values"].items()}, result["signature"]
 
 
 @contextmanager

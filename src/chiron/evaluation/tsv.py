@@ -65,7 +65,7 @@ def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple
         InputError: no question could be written.
         DiskError: the disk is full.
     """
-    items = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
+    items = loaded.shown_by(protocol)
     form = _Form.of(items)
     if not form.letters and not form.pictured:
         raise InputError(f"{loaded.name} has open questions without images, for which VLMEvalKit has no form: choose another benchmark")

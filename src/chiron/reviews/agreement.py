@@ -1,14 +1,17 @@
 """Agreement between reviewers, and how well a score predicts their verdicts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import ne
+from typing import TypeVar
 
 from chiron.reviews.records import ReviewRecord, by_path, current_reviews, status_of
 
 Ratings = Mapping[str, str]
 """Category by reviewer, for one unit."""
+Rating = TypeVar("Rating", str, float)
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,17 @@ class Agreement:
     pairs: tuple[PairAgreement, ...]
 
 
-def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Return Cohen's kappa, ``(p_o - p_e) / (1 - p_e)``; ``None`` without pairs, or if ``p_e`` is 1."""
+def cohens_kappa(pairs: Sequence[tuple[Rating, Rating]], distance: Callable[[Rating, Rating], float] = ne) -> float | None:
+    """Return Cohen's kappa, ``1 - d_o / d_e``, of the observed mean distance and that of chance (J. Cohen, 1960, and weighted 1968).
+
+    ``None`` without pairs, or if ``d_e`` is 0. By default, unequal ratings have the distance 1.
+    """
     if not pairs:
         return None
     first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
-    observed = sum(a == b for a, b in pairs) / len(pairs)
-    expected = sum(first[category] * second[category] for category in first) / len(pairs) ** 2
-    return None if expected == 1 else (observed - expected) / (1 - expected)
+    observed = sum(distance(a, b) for a, b in pairs) / len(pairs)
+    expected = sum(distance(a, b) * m * n for a, m in first.items() for b, n in second.items()) / len(pairs) ** 2
+    return 1 - observed / expected if expected else None
 
 
 def krippendorffs_alpha(units: Sequence[Sequence[str]]) -> float | None:

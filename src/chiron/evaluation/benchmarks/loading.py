@@ -88,6 +88,10 @@ class LoadedBenchmark:
         """Return the items that count under a protocol: all of them if the benchmark requires it."""
         return self.items if self.counts_all else protocol.select(self.items)
 
+    def shown_by(self, protocol: Protocol) -> list[Item | BadItem]:
+        """Return the items that count under a protocol, as it asks them."""
+        return [protocol.shown(item) if isinstance(item, Item) else item for item in self.counted_by(protocol)]
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the questions as loaded. It changes if the data change or are read differently."""

@@ -1,6 +1,6 @@
 """A suite: the columns of one published table, each with the benchmark, protocol and split that make its figures comparable."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from chiron.errors import InputError
 from chiron.evaluation.config import EvaluationConfig
@@ -54,7 +54,7 @@ class Suite:
     title: str
     """What the table is, with its source."""
     columns: tuple[Column, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """What a reader of measured rows must know."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from chiron.evaluation.read_runs import SETTINGS
 from chiron.evaluation.registry import protocols
 from chiron.evaluation.statistics import Consistency, Share
 from chiron.evaluation.tables import formats
-from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
+from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell, grid_of
 
 CLUSTERED = "a cluster-robust t interval over images"
 _TESTS: dict[Test, str] = {
@@ -60,19 +60,15 @@ def grids(comparison: Comparison, *, label: str | None = None, files: Sequence[P
 
 
 def _accuracy(c: Comparison, protocol: Protocol | None) -> Grid:
-    sizes = {b: _sizes([c.cells[m, b].accuracy for m in c.models if (m, b) in c.cells]) for b in c.benchmarks}
-    measured = [b for b in c.benchmarks if sizes[b]]
-    head = ("model", *(f"{b} (N {sizes[b][0]:,})" if len(sizes[b]) == 1 else b for b in measured))
-    rows = tuple(
-        (m, tuple(_real(c.cells[m, b], protocol, alone=len(sizes[b]) == 1) if (m, b) in c.cells else EMPTY for b in measured))
+    sizes = {b: {x.accuracy.items for (_, of), x in c.cells.items() if of == b} for b in c.benchmarks}
+    titles = {b: f"{b} (N {min(sizes[b]):,})" if len(sizes[b]) == 1 else b for b in c.benchmarks}
+    cells = {
+        (m, titles[b]): _real(c.cells[m, b], protocol, alone=len(sizes[b]) == 1)
         for m in c.models
-        if any((m, b) in c.cells for b in measured)
-    )
-    return Grid(f"Accuracy in percent, protocol {c.protocol}", head, rows, tuple(_accuracy_notes(c, protocol)))
-
-
-def _sizes(measured: Sequence[Accuracy]) -> list[int]:
-    return sorted({a.items for a in measured})
+        for b in c.benchmarks
+        if (m, b) in c.cells
+    }
+    return grid_of(f"Accuracy in percent, protocol {c.protocol}", "model", cells, _accuracy_notes(c, protocol), list(titles.values()))
 
 
 def _real(compared: Compared, protocol: Protocol | None, *, alone: bool) -> Cell:
@@ -98,9 +94,7 @@ def _to_reference(against: Against) -> str:
 
 def _seeds(a: Accuracy) -> str:
     s = a.seeds
-    if s is None or s.sd is None:
-        return ""
-    return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}"
+    return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}" if s else ""
 
 
 def left_out(share: Share) -> str:
@@ -184,13 +178,10 @@ def _settings(c: Comparison) -> Iterator[str]:
 
 def _controls(c: Comparison) -> Grid:
     benchmarks = [b for b in c.benchmarks if any(key[2] == b for key in c.controls)]
-    names = list(dict.fromkeys((m, control) for m, control, _ in c.controls))
-    rows: list[tuple[str, tuple[Cell, ...]]] = []
-    for model in c.models:
-        of_model = [control for m, control in names if m == model]
-        if of_model:
-            rows.append((model, tuple(_beside(c, model, b) for b in benchmarks)))
-            rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
+    cells: dict[tuple[str, str], Cell] = {}
+    for model in (m for m in c.models if any(key[0] == m for key in c.controls)):
+        cells |= {(model, b): _beside(c, model, b) for b in benchmarks}
+        cells |= {(f"{model}, {control}", b): _controlled(x) for (m, control, b), x in c.controls.items() if m == model}
     notes = [
         "To real run: control minus real run in percentage points, on the same items, with its 95 % interval.",
         f"That interval is Newcombe's if every item has its own image, otherwise {CLUSTERED}.",
@@ -203,7 +194,7 @@ def _controls(c: Comparison) -> Grid:
     pending = sum(x.accuracy.pending for x in c.controls.values())
     if pending:
         notes.append(f"{pending:,} answers are pending: run 'chiron eval' again before you use these figures.")
-    return Grid(f"Controls, accuracy in percent, protocol {c.protocol}", ("model, control", *benchmarks), tuple(rows), tuple(notes))
+    return grid_of(f"Controls, accuracy in percent, protocol {c.protocol}", "model, control", cells, notes, benchmarks)
 
 
 def _beside(c: Comparison, model: str, benchmark: str) -> Cell:
@@ -214,9 +205,7 @@ def _beside(c: Comparison, model: str, benchmark: str) -> Cell:
     return cell(formats.with_interval(a.share), f"N {a.items:,}", *formats.doubts(a), strong=True)
 
 
-def _controlled(x: Controlled | None) -> Cell:
-    if x is None:
-        return EMPTY
+def _controlled(x: Controlled) -> Cell:
     same = x.consistency
     return cell(
         formats.with_interval(x.accuracy.share),
@@ -232,14 +221,13 @@ def _same_answer(c: Consistency) -> str:
 
 
 def _scores(c: Comparison, protocol: Protocol | None) -> Grid:
-    benchmarks = [b for b in c.benchmarks if any(x.scores for (_, of), x in c.cells.items() if of == b)]
-    names = list(dict.fromkeys(name for x in c.cells.values() for name in x.scores))
-    rows = tuple(
-        (f"{model}, {name}", tuple(_score(c.cells.get((model, b)), name) for b in benchmarks))
-        for name in names
+    cells = {
+        (f"{model}, {name}", b): _score(x, name)
+        for name in dict.fromkeys(name for x in c.cells.values() for name in x.scores)
         for model in c.models
-        if any(name in x.scores for (m, _), x in c.cells.items() if m == model)
-    )
+        for b in c.benchmarks
+        if (x := c.cells.get((model, b))) is not None and name in x.scores
+    }
     notes = [
         f"Mean over the answers that have it (n), with the 95 % interval: {CLUSTERED} (on the logit scale if all values are in [0, 1]).",
         "judge:NAME is that judge's share of yes.",
@@ -250,15 +238,12 @@ def _scores(c: Comparison, protocol: Protocol | None) -> Grid:
         notes.append(_FEW)
     if any(x.accuracy.scored for x in c.cells.values()):
         notes += [*(protocol.notes if protocol else ()), *_made(c)]
-    return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, tuple(notes))
+    return grid_of(f"Other metrics, protocol {c.protocol}", "model, metric", cells, notes, c.benchmarks)
 
 
-def _score(compared: Compared | None, name: str) -> Cell:
-    figure = compared.scores.get(name) if compared else None
-    if figure is None or compared is None:
-        return EMPTY
-    few = formats.few_images(compared.accuracy)
-    return cell(formats.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}", few)
+def _score(compared: Compared, name: str) -> Cell:
+    figure, measured = compared.scores[name], compared.accuracy
+    return cell(formats.score_with_interval(figure), f"n {figure.of:,} of {measured.asked:,}", formats.few_images(measured))
 
 
 def _labels(c: Comparison, label: str) -> Iterator[Grid]:
@@ -267,16 +252,11 @@ def _labels(c: Comparison, label: str) -> Iterator[Grid]:
         there = ", ".join(sorted(known)) or "none"
         raise InputError(f"--by {label}: no item under protocol {c.protocol} has this label (there are: {there})")
     for benchmark in c.benchmarks:
-        rows = {m: c.cells[m, benchmark].arm for m in c.models if (m, benchmark) in c.cells}
-        split = {m: by_label(arm.results, label) for m, arm in rows.items()}
-        values = list(dict.fromkeys(value for parts in split.values() for value in parts))
-        if values and values != ["(none)"]:
-            yield Grid(
-                f"Accuracy in percent on {benchmark} by {label}, protocol {c.protocol}",
-                ("model", *values),
-                tuple((m, tuple(_part(accuracy(parts[v])) if v in parts else EMPTY for v in values)) for m, parts in split.items()),
-                ("Brackets: 95 % interval. No tests: with so many parts, some differ by chance.",),
-            )
+        asked = {m: c.cells[m, benchmark].arm.results for m in c.models if (m, benchmark) in c.cells}
+        cells = {(m, value): _part(accuracy(part)) for m, results in asked.items() for value, part in by_label(results, label).items()}
+        if any(value != "(none)" for _, value in cells):
+            title = f"Accuracy in percent on {benchmark} by {label}, protocol {c.protocol}"
+            yield grid_of(title, "model", cells, ("Brackets: 95 % interval. No tests: with so many parts, some differ by chance.",))
 
 
 def _part(a: Accuracy) -> Cell:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -62,6 +62,14 @@ EMPTY = Cell()
 """Nothing was measured here."""
 
 
+def grid_of(title: str, corner: str, cells: Mapping[tuple[str, str], Cell], notes: Iterable[str], order: Sequence[str] = ()) -> Grid:
+    """Build a table from its cells by (row, column), in order of appearance. Columns in ``order`` come first, in that order."""
+    rows, found = (list(dict.fromkeys(key[n] for key in cells)) for n in (0, 1))
+    columns = [*(name for name in order if name in found), *(name for name in found if name not in order)]
+    body = tuple((row, tuple(cells.get((row, column), EMPTY) for column in columns)) for row in rows)
+    return Grid(title, (corner, *columns), body, tuple(notes))
+
+
 _WIDE = 200
 """Width of tables in text files."""
 _MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
@@ -115,7 +123,7 @@ def doubts(accuracy: Accuracy) -> tuple[str, ...]:
     return tuple(
         line
         for line in (
-            f"unparsed {percent(accuracy.unparsed_share)} %",
+            f"unparsed {percent(accuracy.unparsed / accuracy.asked)} %",
             f"{accuracy.unjudged} unjudged" if accuracy.unjudged else "",
             f"{accuracy.unusable} unusable" if accuracy.unusable else "",
             f"{accuracy.pending} pending" if accuracy.pending else "",
