@@ -22,7 +22,7 @@ from chiron.client.images import stretched
 from chiron.client.ledger import Ledger
 from chiron.jobs.directory import LEDGER
 from chiron.view.accounts import Accounts
-from chiron.view.sources import reading
+from chiron.view.files import reading
 from tests.reports.building import a_case, bad, hostile_run, pending, rejected, retained, stored, unsolved, write_run
 from tests.support.cases import known_answers, write_cases, write_png
 from tests.support.endpoint import Endpoint

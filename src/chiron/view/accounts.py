@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chiron.view.sources import CALL_SUMS, SHOWN_AFTER, FailureReason, Ledger, Spending, damaged, in_use, reading, spending_of
+from chiron.client.ledger import FailureReason, Ledger, Spending
+from chiron.client.ledger_accounts import CALL_SUMS, SHOWN_AFTER, spending_of
+from chiron.client.ledger_store import damaged
+from chiron.view.files import in_use, reading
 
 _AT_ONCE = 20_000
 """Calls that one query adds up. Short queries keep the page quick and never hold the writer's log back."""

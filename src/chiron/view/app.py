@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from chiron.errors import ChironError, InputError
 from chiron.view import dataset_pages, search_pages
 from chiron.view.access import Gate, Guard
 from chiron.view.compare_pages import ComparePages
@@ -28,7 +29,6 @@ from chiron.view.review_pages import ReviewPages
 from chiron.view.review_queue import ReviewSettings
 from chiron.view.search_pages import search_page
 from chiron.view.search_state import SearchState
-from chiron.view.sources import ChironError, InputError
 from chiron.view.states import Signature
 from chiron.view.training_pages import training_page
 

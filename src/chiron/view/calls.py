@@ -10,31 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chiron.cases.case import Case
+from chiron.cases.formats import parse_case
+from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.cases.reader import Selection, need_cases
+from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel
+from chiron.client.failures import CallFailed
+from chiron.client.ledger import Ledger, StoredResult
+from chiron.errors import ChironError
+from chiron.jobs.directory import LEDGER
+from chiron.mics.prompts import Prompts
+from chiron.mics.search import search
+from chiron.mics.team import Policy, Team
 from chiron.view.accounts import failures_of
-from chiron.view.lines import LineFile
-from chiron.view.sources import (
-    LEDGER,
-    Call,
-    CallFailed,
-    Case,
-    ChironError,
-    ImageFolder,
-    ImagePart,
-    ImageProblem,
-    Ledger,
-    Message,
-    Policy,
-    Prompts,
-    Reply,
-    RoleModel,
-    Selection,
-    StoredResult,
-    Team,
-    need_cases,
-    parse_case,
-    reading,
-    search,
-)
+from chiron.view.files import LineFile, reading
 
 _NOT_THERE = "not in the ledger"
 

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from chiron.cases.body_systems import BODY_SYSTEMS, body_system_of_case
+from chiron.cases.case import Case
+from chiron.cases.modalities import modalities_of_case
+from chiron.cases.reader import Selection
+from chiron.client.failures import Missing
+from chiron.errors import ChironError, InputError
 from chiron.reports.case_view import Kind, kind_of, reason_in_words
 from chiron.reports.run_summary import Totals
 from chiron.reviews.records import hash_path
-from chiron.view.sources import BODY_SYSTEMS, Case, ChironError, InputError, Missing, Selection, body_system_of_case, modalities_of_case
 from chiron.view.states import MOST
 
 _TABLE = """

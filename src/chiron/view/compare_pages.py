@@ -12,15 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.client.ledger import Ledger
+from chiron.errors import InputError
+from chiron.jobs.directory import LEDGER
 from chiron.reports.case_view import CaseView, case_view
 from chiron.view.case_index import CaseHead
 from chiron.view.discovery import Place
 from chiron.view.evaluation_pages import EvaluationPages
+from chiron.view.files import reading
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
 from chiron.view.pages import page, page_of, readable
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, InputError, Ledger, reading
 from chiron.view.states import RunState
 
 PAGE = 50

@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.cases.images import ImageFolder
+from chiron.errors import ChironError, InputError
 from chiron.view.dataset_states import BuildState, ReleaseState, RowState
+from chiron.view.files import LineFile, read_object
 from chiron.view.images import bytes_response, image_response
 from chiron.view.library import Library
-from chiron.view.lines import LineFile
 from chiron.view.pages import page, page_of, readable
 from chiron.view.rows import RowQuery
-from chiron.view.sources import ChironError, ImageFolder, InputError, read_object
 
 PAGE = 50
 _READ = 0.1

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from chiron.jobs.directory import LEDGER, RUN
 from chiron.view.accounts import Accounts, open_accounts
 from chiron.view.discovery import PROVENANCE, Kind, Place
-from chiron.view.lines import FieldCounts, LineFile
+from chiron.view.files import FieldCounts, LineFile, read_object, read_run
 from chiron.view.rows import PartRows, ReleaseRows, RowIndex, RowSource
-from chiron.view.sources import LEDGER, RUN, read_object, read_run
 from chiron.view.states import RunLine, RunState, costs_of, stat_of
 
 

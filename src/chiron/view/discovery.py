@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from chiron.view.sources import LEDGER, RUN, ChironError, InputError, read_run
+from chiron.errors import ChironError, InputError
+from chiron.jobs.directory import LEDGER, RUN
+from chiron.view.files import read_run
 
 Kind = Literal["search", "build", "evaluation", "training", "release", "unknown"]
 METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"

@@ -11,12 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.cases.images import ImageFolder
+from chiron.errors import ChironError
+from chiron.evaluation.figures import shown_scores
+from chiron.evaluation.item_figure import item_figure
+from chiron.evaluation.items import Verdict
+from chiron.evaluation.read_runs import REAL
 from chiron.view.evaluations import FILTERS, AskedItem, Comparison, Comparisons
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
 from chiron.view.pages import page, page_of
-from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict, item_figure, shown_scores
 
 PAGE = 25
 """Items on one page."""

@@ -9,18 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from chiron.evaluation.comparing import compare
+from chiron.evaluation.items import ItemResult, Verdict
+from chiron.evaluation.read_runs import REAL, Evaluated, image_folders, read_evaluations
+from chiron.evaluation.tables.content import grids
+from chiron.evaluation.tables.formats import Grid
 from chiron.view.model_states import EvaluationState
-from chiron.view.sources import (
-    REAL,
-    Evaluated,
-    Grid,
-    ItemResult,
-    Verdict,
-    compare,
-    grids,
-    image_folders,
-    read_evaluations,
-)
 from chiron.view.states import Signature
 
 _KEPT = 4

@@ -10,7 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chiron.view.sources import ImageFolder, ImageProblem, check_bytes, is_wide, stretched, turned, upright
+from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
+from chiron.client.images import is_wide, stretched, turned, upright
 
 _SHOWN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 """Formats that browsers show, with their media types."""

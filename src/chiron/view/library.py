@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from chiron.jobs.directory import RUN
 from chiron.view.dataset_states import BuildState, ReleaseState
 from chiron.view.discovery import Kind, Place, find_places, kind_of, need_folders
 from chiron.view.model_states import EvaluationState, TrainingState
 from chiron.view.search_state import SearchState
-from chiron.view.sources import RUN
 from chiron.view.states import RunLine, RunState, Signature, UnknownState, stat_of
 
 _FIND_EVERY = 5.0

@@ -4,10 +4,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from chiron.errors import ChironError
+from chiron.evaluation.items import ITEMS, RESULTS
+from chiron.jobs.directory import LEDGER, RUN
 from chiron.view.accounts import Accounts, open_accounts
 from chiron.view.discovery import METRICS, SAMPLES, Kind, Place
-from chiron.view.lines import LineFile
-from chiron.view.sources import ITEMS, LEDGER, RESULTS, RUN, ChironError, read_object, read_run
+from chiron.view.files import LineFile, read_object, read_run
 from chiron.view.states import MOST, RunLine, RunState, Signature, costs_of, stat_of
 
 

@@ -11,8 +11,8 @@ from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from chiron.errors import InputError
 from chiron.reports.shell import environment, render_page
-from chiron.view.sources import InputError
 
 STYLES = ("report.css", "view.css")
 _MOST_KEPT = 32

@@ -12,7 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from chiron.cases.case import Case
+from chiron.client.ledger import StoredResult
 from chiron.conversation.reasoning import parse_reasoning
+from chiron.errors import ChironError, InputError
 from chiron.reviews.agreement import agreement_of_reviews
 from chiron.reviews.records import REASONS, Kind, ReviewBody, ReviewRecord, current_reviews, hash_path, parse_body
 from chiron.view.access import Gate, Reviewer
@@ -23,7 +26,6 @@ from chiron.view.pages import page, readable
 from chiron.view.review_queue import QueueView, ReviewQueue, ReviewSettings
 from chiron.view.search_pages import result_of, search_of
 from chiron.view.search_state import SearchState
-from chiron.view.sources import Case, ChironError, InputError, StoredResult
 
 _MOST_BYTES = 4 * 2**20
 """Maximum size of a review that a page sends."""

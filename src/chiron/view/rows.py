@@ -8,9 +8,11 @@ from pathlib import Path
 from sys import intern
 from typing import Any, Protocol
 
+from chiron.cases.body_systems import BODY_SYSTEMS
+from chiron.cases.modalities import MODALITIES
+from chiron.errors import InputError
 from chiron.extras import install_command
-from chiron.view.lines import LineFile
-from chiron.view.sources import BODY_SYSTEMS, MODALITIES, InputError
+from chiron.view.files import LineFile
 
 UNKNOWN = "unknown"
 _CHUNK = 100

@@ -12,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.client.ledger import Ledger, StoredResult
+from chiron.errors import InputError
+from chiron.jobs.directory import LEDGER
 from chiron.reports import figures
 from chiron.reports.case_view import Kind, case_view
 from chiron.reports.run_summary import RunInfo
@@ -21,11 +24,11 @@ from chiron.view.accounts import failure_reasons
 from chiron.view.calls import read_calls
 from chiron.view.case_index import NOT_REVIEWED, SCORES, SEPARATOR, UPLIFTS, Query
 from chiron.view.discovery import Place
+from chiron.view.files import reading
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.pages import page, page_of, readable
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, InputError, Ledger, StoredResult, reading
 
 PAGE = 50
 """Cases on one page of the table."""

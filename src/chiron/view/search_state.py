@@ -6,12 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from chiron.cases.images import ImageFolder
+from chiron.cases.reader import Selection, Shard
+from chiron.errors import ChironError, InputError
+from chiron.jobs.directory import LEDGER, RUN
 from chiron.reviews.records import by_path, decide
 from chiron.reviews.store import REVIEWS, ReviewStore
 from chiron.view.accounts import Accounts
 from chiron.view.case_index import CaseIndex
 from chiron.view.discovery import Kind, Place
-from chiron.view.sources import LEDGER, RUN, ChironError, ImageFolder, InputError, Selection, Shard, read_run, reading
+from chiron.view.files import read_run, reading
 from chiron.view.states import RunLine, RunState, stat_of
 
 _QUICK = 4e6

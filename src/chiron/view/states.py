@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chiron.client.batch_record import FOLDER as BATCHES
+from chiron.client.batch_record import read_open_batches
+from chiron.errors import ChironError, InputError
+from chiron.jobs.directory import LEDGER, RUN
 from chiron.view.accounts import Accounts
 from chiron.view.discovery import METRICS, PROVENANCE, Kind, Place, kind_of
-from chiron.view.sources import BATCHES, LEDGER, RUN, ChironError, InputError, in_use, read_open_batches
+from chiron.view.files import in_use
 
 _log = logging.getLogger(__name__)
 Signature = tuple[object, ...]

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chiron.errors import InputError
 from chiron.view.charts import HEIGHT, WIDTH, Chart, Point, chart
 from chiron.view.model_states import Stage, TrainingState
 from chiron.view.pages import page, page_of
-from chiron.view.sources import InputError
 
 _READ = 0.1
 _ROWS = 20
