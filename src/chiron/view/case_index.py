@@ -7,7 +7,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
@@ -131,6 +131,10 @@ class Query:
     review: str = ""
     """A status of reviewed paths, or :data:`NOT_REVIEWED`."""
     sort: str = "file"
+
+    def changed(self) -> dict[str, str]:
+        """Return the fields that do not have their usual value, for addresses."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the SQL condition and its values."""
@@ -292,13 +296,7 @@ class CaseIndex:
         totals.incomplete, totals.missing = row[0], Missing(row[1], row[2])
         return totals
 
-    def find(self, query: Query, first: int, count: int) -> tuple[list[CaseRow], int]:
-        """Return a page of the matching cases, and the number of all matching ones."""
-        keys = self._keys(query)
-        rows = (self.by_key(key) for key in keys[first : first + count])
-        return [row for row in rows if row is not None], len(keys)
-
-    def _keys(self, query: Query) -> list[str]:
+    def keys(self, query: Query) -> list[str]:
         """Return the keys of the matching cases in order; kept until the index changes."""
         if self._kept_at != self._db.total_changes:
             self._kept, self._kept_at = {}, self._db.total_changes
@@ -327,7 +325,7 @@ class CaseIndex:
 
     def neighbors(self, key: str, query: Query) -> tuple[str | None, str | None, int, int]:
         """Return the keys of the cases before and after one in the order of a query, its place from 1 (0: not in it) and their number."""
-        keys = self._keys(query)
+        keys = self.keys(query)
         if key not in keys:
             return None, None, 0, len(keys)
         place = keys.index(key)

@@ -24,7 +24,7 @@ from chiron.view.case_index import case_key
 from chiron.view.library import Library
 from chiron.view.pages import page, readable
 from chiron.view.review_queue import QueueView, ReviewQueue, ReviewSettings
-from chiron.view.search_pages import result_of, search_of
+from chiron.view.search_pages import image_names, result_of, search_of
 from chiron.view.search_state import SearchState
 
 _MOST_BYTES = 4 * 2**20
@@ -127,7 +127,7 @@ class ReviewPages:
                     question=str(result.record.get("question") or ""),
                     answer=str(result.record.get("answer") or ""),
                     case=_case(shown.state, result),
-                    names=[str(name) for name in result.record.get("images") or ()],
+                    names=image_names(result),
                     steps=path.steps,
                     final=path.answer or "",
                     entries=_entries(shown, task, reviewer, reviews, len(path.steps)),

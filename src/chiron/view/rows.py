@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
@@ -187,12 +187,10 @@ class RowIndex:
         for modality in dict.fromkeys(head.modalities or (UNKNOWN,)):
             self.cells[modality, head.body_system] += 1
 
-    def find(self, query: RowQuery, first: int, count: int) -> tuple[list[tuple[int, RowHead]], int]:
-        """Return a page of the matching rows with their positions, and the number of all matching ones."""
-        if query == RowQuery():
-            return list(enumerate(self.heads[first : first + count], first)), len(self.heads)
-        found = [(number, head) for number, head in enumerate(self.heads) if query.fits(head)]
-        return found[first : first + count], len(found)
+    def find(self, query: RowQuery) -> Sequence[int]:
+        """Return the positions of the matching rows."""
+        every = range(len(self.heads))
+        return every if query == RowQuery() else [number for number in every if query.fits(self.heads[number])]
 
     def axes(self) -> tuple[list[str], list[str]]:
         """Return the modalities and body systems that occur, in the order of the taxonomy."""

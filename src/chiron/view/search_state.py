@@ -156,11 +156,17 @@ class SearchState(RunState):
         self._reviews, self.reviews_problem = (now, max((event["id"] for event in new), default=last)), ""
         return bool(new)
 
-    def _read_more(self, until: float) -> bool:
-        changed = self.read_reviews()
+    def read_details(self, until: float) -> None:
+        """Read records into the index, now and in the background from now on."""
+        self.wants_details = True
         if self.index.waiting:
             with reading(self.path / LEDGER) as connection:
                 self.index.read_details(connection, until)
+
+    def _read_more(self, until: float) -> bool:
+        changed = self.read_reviews()
+        if self.index.waiting:
+            self.read_details(until)
             changed = True
         elif not self.total.problem:
             before, self.labelled = self.labelled, self.index.read_labels(self.total.source, self.selection, until)
