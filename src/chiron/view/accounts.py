@@ -10,7 +10,7 @@ from typing import Any
 from chiron.client.ledger import FailureReason, Ledger, Spending
 from chiron.client.ledger_accounts import CALL_SUMS, SHOWN_AFTER, spending_of
 from chiron.client.ledger_store import damaged
-from chiron.view.files import in_use, reading
+from chiron.view.files import in_use
 
 _AT_ONCE = 20_000
 """Calls that one query adds up. Short queries keep the page quick and never hold the writer's log back."""
@@ -124,15 +124,3 @@ def failures_of(connection: sqlite3.Connection, key: str) -> list[str]:
     after = int(fact[0]) if fact is not None else None
     rows = connection.execute("SELECT id, kind, message FROM failures WHERE key = ? ORDER BY id", (bytes.fromhex(key),))
     return [message if after is not None and number > after and message else str(kind) for number, kind, message in rows]
-
-
-def open_accounts(ledger: Path, accounts: Accounts | None, until: float) -> tuple[Accounts, bool]:
-    """Advance the accounts of a ledger; return them and whether all rows are read.
-
-    Raises:
-        InputError: the ledger cannot be read.
-    """
-    accounts = accounts or Accounts(ledger)
-    with reading(ledger) as connection:
-        done = accounts.advance(connection, until)
-    return accounts, done

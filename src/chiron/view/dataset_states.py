@@ -3,11 +3,10 @@
 from typing import Any
 
 from chiron.jobs.directory import LEDGER, RUN
-from chiron.view.accounts import Accounts, open_accounts
 from chiron.view.discovery import PROVENANCE, Kind, Place
-from chiron.view.files import FieldCounts, LineFile, read_object, read_run
+from chiron.view.files import FieldCounts, LineFile, read_object
 from chiron.view.rows import PartRows, ReleaseRows, RowIndex, RowSource
-from chiron.view.states import RunLine, RunState, costs_of, stat_of
+from chiron.view.states import RunLine, RunState, stat_of
 
 
 class RowState(RunState):
@@ -57,20 +56,15 @@ class BuildState(RowState):
     def __init__(self, place: Place) -> None:
         """Prepare to read a build."""
         super().__init__(place)
-        self.accounts: Accounts | None = None
-        self.run: dict[str, Any] = {}
         self.rows = LineFile(self.path / "rows.jsonl")
         self.unfinished = LineFile(self.path / ".rows.jsonl.unfinished")
 
     def refresh(self, until: float) -> bool:
         """Count rows and read new calls."""
-        self.run = read_run(self.path)
+        done = self.read_calls(until)
         if self.part == "questions":
             self.rows.path = self.path / "cases.jsonl"
             self.unfinished.path = self.path / ".cases.jsonl.unfinished"
-        done = True
-        if (self.path / LEDGER).is_file():
-            self.accounts, done = open_accounts(self.path / LEDGER, self.accounts, until)
         return all([done, self.rows.advance(until), self.unfinished.advance(until)])
 
     def rows_of(self) -> tuple[object, RowSource]:
@@ -86,15 +80,12 @@ class BuildState(RowState):
     def describe(self, *, running: bool) -> RunLine:
         """Return the number of rows and the cost."""
         growing = running and len(self.unfinished) > 0
-        return RunLine(
-            self.place.id,
-            self.place.name,
-            self.kind,
+        return self.line_with(
             subject=self.part,
             state="running" if running else "complete" if self.rows.path.is_file() else "stopped",
             done=len(self.unfinished if growing else self.rows),
             unit="cases" if self.part == "questions" else "rows",
-            **costs_of(self.accounts),
+            **self.costs(),
         )
 
 
@@ -126,10 +117,7 @@ class ReleaseState(RowState):
         parts = self.provenance.get("parts")
         names = [str(part.get("directory")) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
         rows = self.check.get("rows")
-        return RunLine(
-            self.place.id,
-            self.place.name,
-            self.kind,
+        return self.line_with(
             subject=f"of {', '.join(names)}" if names else "",
             state="complete",
             done=rows if isinstance(rows, int) else None,

@@ -52,15 +52,6 @@ def in_use(directory: Path) -> bool:
         return False  # there is no lock, or it cannot be read
 
 
-def read_run(directory: Path) -> dict[str, Any]:
-    """Read ``run.json``; empty if it is missing.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    return WorkDirectory(directory).read_run() or {}
-
-
 def read_object(path: Path) -> dict[str, Any] | None:
     """Read a JSON file that holds one object; ``None`` if it is missing.
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -68,9 +69,9 @@ class ReviewPages:
         for task in tasks:
             below = f"/runs/{{run}}/{task}"
             routes += [
-                Route(below, self._first(task)),
-                Route(f"{below}/{{key}}", self._show(task)),
-                Route(f"{below}/{{key}}", self._write(task), methods=["POST"]),
+                Route(below, partial(self._first, task)),
+                Route(f"{below}/{{key}}", partial(self._show, task)),
+                Route(f"{below}/{{key}}", partial(self._write, task), methods=["POST"]),
             ]
         return routes
 
@@ -91,12 +92,9 @@ class ReviewPages:
         skipped = [(name, case_key(name)) for name in view.skipped[-50:]]
         return {"run": state.place, "problem": "", "view": view, "skipped": skipped, "disputes": len(disputes), "agreed": agreed}
 
-    def _first(self, task: Task) -> Any:
-        def first(request: Request) -> Response:
-            reviewer, state = self._person(request, task), search_of(self._library, request)
-            return RedirectResponse(self._next(task, state, reviewer), HTTPStatus.SEE_OTHER)
-
-        return first
+    def _first(self, task: Task, request: Request) -> Response:
+        reviewer, state = self._person(request, task), search_of(self._library, request)
+        return RedirectResponse(self._next(task, state, reviewer), HTTPStatus.SEE_OTHER)
 
     def _next(self, task: Task, state: SearchState, reviewer: Reviewer, done: str = "") -> str:
         """Return the address of the next path, or of the reviewer's home if none waits."""
@@ -106,56 +104,50 @@ class ReviewPages:
         following = next((name for name in waiting if name != done and queue.has_path(name)), None)
         return "/review" if following is None else f"/runs/{state.place.id}/{task}/{case_key(following)}"
 
-    def _show(self, task: Task) -> Any:
-        def show(request: Request) -> Response:
-            reviewer, shown = self._person(request, task), self._shown(request)
-            result = shown.result
-            with readable(f"the record of case '{result.case_id.strip()}'"):
-                path = parse_reasoning(shown.reasoning)
-                events = shown.events()
-                reviews = current_reviews(events)
-                view = shown.queue.view(reviewer.name) if task == "review" else QueueView(tuple(shown.queue.disputes()), (), ())
-                return page(
-                    "review.html",
-                    script=("view.js", "review.js"),
-                    reviewer=reviewer,
-                    task=task,
-                    run=shown.state.place,
-                    key=case_key(result.case_id),
-                    id=result.case_id.strip(),
-                    sha256=shown.sha256,
-                    question=str(result.record.get("question") or ""),
-                    answer=str(result.record.get("answer") or ""),
-                    case=_case(shown.state, result),
-                    names=image_names(result),
-                    steps=path.steps,
-                    final=path.answer or "",
-                    entries=_entries(shown, task, reviewer, reviews, len(path.steps)),
-                    note=_mine(shown, task, reviewer, reviews).get("note") or "",
-                    others=list(reviews.values()) if task == "adjudicate" else [],
-                    reasons=REASONS,
-                    waiting=len(view.waiting),
-                    handled=len(view.handled),
-                    before=_before(view, result.case_id),
-                    done=reviewer.name in reviews and task == "review",
-                )
+    def _show(self, task: Task, request: Request) -> Response:
+        reviewer, shown = self._person(request, task), self._shown(request)
+        result = shown.result
+        with readable(f"the record of case '{result.case_id.strip()}'"):
+            path = parse_reasoning(shown.reasoning)
+            events = shown.events()
+            reviews = current_reviews(events)
+            view = shown.queue.view(reviewer.name) if task == "review" else QueueView(tuple(shown.queue.disputes()), (), ())
+            return page(
+                "review.html",
+                script=("view.js", "review.js"),
+                reviewer=reviewer,
+                task=task,
+                run=shown.state.place,
+                key=case_key(result.case_id),
+                id=result.case_id.strip(),
+                sha256=shown.sha256,
+                question=str(result.record.get("question") or ""),
+                answer=str(result.record.get("answer") or ""),
+                case=_case(shown.state, result),
+                names=image_names(result),
+                steps=path.steps,
+                final=path.answer or "",
+                entries=_entries(shown, task, reviewer, reviews, len(path.steps)),
+                note=_mine(shown, task, reviewer, reviews).get("note") or "",
+                others=list(reviews.values()) if task == "adjudicate" else [],
+                reasons=REASONS,
+                waiting=len(view.waiting),
+                handled=len(view.handled),
+                before=_before(view, result.case_id),
+                done=reviewer.name in reviews and task == "review",
+            )
 
-        return show
-
-    def _write(self, task: Task) -> Any:
-        async def write(request: Request) -> Response:
-            reviewer = self._person(request, task)
-            body = b""
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MOST_BYTES:
-                    return JSONResponse({"error": "the review is too large: shorten its texts"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            try:
-                return await run_in_threadpool(self._store, task, request, reviewer, body)
-            except ChironError as problem:
-                return JSONResponse({"error": str(problem)}, HTTPStatus.UNPROCESSABLE_ENTITY)
-
-        return write
+    async def _write(self, task: Task, request: Request) -> Response:
+        reviewer = self._person(request, task)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_BYTES:
+                return JSONResponse({"error": "the review is too large: shorten its texts"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        try:
+            return await run_in_threadpool(self._store, task, request, reviewer, body)
+        except ChironError as problem:
+            return JSONResponse({"error": str(problem)}, HTTPStatus.UNPROCESSABLE_ENTITY)
 
     def _store(self, task: Task, request: Request, reviewer: Reviewer, body: bytes) -> Response:
         try:
