@@ -92,9 +92,7 @@ class CaseHead:
 
 
 _REVIEW = "(SELECT status FROM reviews AS r WHERE r.case_id = cases.case_id AND r.path_sha256 = cases.path_sha256)"
-_COLUMNS = (
-    f"case_id, key, position, kind, score, uplift, depth, question, answer, reason, modalities, body_system, cost_usd, calls, {_REVIEW}"
-)
+_COLUMNS = ", ".join([*(field.name for field in fields(CaseRow) if field.name != "review"), _REVIEW])
 _KEPT = 8
 """Queries whose results are kept."""
 SORTS: Mapping[str, str] = {
@@ -217,8 +215,8 @@ class CaseIndex:
             if name not in there:
                 self._db.execute("DELETE FROM cases WHERE case_id = ?", (name,))
 
-    def read_details(self, ledger: sqlite3.Connection, until: float) -> bool:
-        """Read records of results until all are read or the monotonic clock shows ``until``; return whether all are read."""
+    def read_details(self, ledger: sqlite3.Connection, until: float) -> None:
+        """Read records of results until all are read or the monotonic clock shows ``until``."""
         while names := self._db.execute("SELECT case_id FROM cases WHERE detailed = 0 ORDER BY position LIMIT ?", (_CHUNK,)).fetchall():
             with self._db:
                 self._db.execute("BEGIN")
@@ -227,7 +225,6 @@ class CaseIndex:
                     self._db.execute(_DETAIL, (*_details(name, row), name))
             if time.monotonic() >= until:
                 break
-        return not self.waiting
 
     def read_labels(self, source: object, selection: Selection, until: float) -> bool:
         """Read modalities and body systems from the file of cases; return whether all are read.

@@ -109,8 +109,8 @@ class ReviewPages:
         result = shown.result
         with readable(f"the record of case '{result.case_id.strip()}'"):
             path = parse_reasoning(shown.reasoning)
-            events = shown.events()
-            reviews = current_reviews(events)
+            reviews = current_reviews(shown.events())
+            mine = _mine(shown, task, reviewer, reviews)
             view = shown.queue.view(reviewer.name) if task == "review" else QueueView(tuple(shown.queue.disputes()), (), ())
             return page(
                 "review.html",
@@ -127,8 +127,8 @@ class ReviewPages:
                 names=image_names(result),
                 steps=path.steps,
                 final=path.answer or "",
-                entries=_entries(shown, task, reviewer, reviews, len(path.steps)),
-                note=_mine(shown, task, reviewer, reviews).get("note") or "",
+                entries=_entries(mine, len(path.steps)),
+                note=mine.get("note") or "",
                 others=list(reviews.values()) if task == "adjudicate" else [],
                 reasons=REASONS,
                 waiting=len(view.waiting),
@@ -211,9 +211,8 @@ def _mine(shown: _Shown, task: Task, reviewer: Reviewer, reviews: dict[str, Revi
     return dict(known) if known is not None else {}
 
 
-def _entries(shown: _Shown, task: Task, reviewer: Reviewer, reviews: dict[str, ReviewRecord], steps: int) -> list[dict[str, str]]:
+def _entries(mine: dict[str, Any], steps: int) -> list[dict[str, str]]:
     """Return the fields of the form for each step and, last, for the final answer."""
-    mine = _mine(shown, task, reviewer, reviews)
     listed = mine.get("steps")
     listed = listed if isinstance(listed, list) and len(listed) == steps else [None] * steps
     entries = [entry if isinstance(entry, dict) else {} for entry in (*listed, mine.get("final"))]
