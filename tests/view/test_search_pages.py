@@ -274,8 +274,9 @@ def test_words_of_failures_that_may_quote_a_prompt_are_not_shown(folder: Path) -
         ledger.note_failure(call, "transient", "the prompt said: patient X", final=False)
         ledger.keep_words_from_here()
         ledger.note_failure(call, "transient", "HTTP 503", final=True)
+        after = ledger.shown_after()
     with reading(folder / "run" / LEDGER) as connection:
-        assert failures_of(connection, call.key) == ["transient", "HTTP 503"]
+        assert failures_of(connection, call.key, after) == ["transient", "HTTP 503"]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.ledger import FailureReason, Ledger, Spending
-from chiron.client.ledger_accounts import CALL_SUMS, SHOWN_AFTER, spending_of
+from chiron.client.ledger_accounts import CALL_SUMS, spending_of
 from chiron.client.ledger_store import damaged
 from chiron.view.files import in_use
 
@@ -117,10 +117,7 @@ def failure_reasons(ledger: Path) -> list[FailureReason]:
         return opened.failure_reasons()
 
 
-def failures_of(connection: sqlite3.Connection, key: str) -> list[str]:
-    """Return why the attempts of one call failed, oldest first."""
-    known = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'").fetchone()
-    fact = connection.execute("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,)).fetchone() if known else None
-    after = int(fact[0]) if fact is not None else None
+def failures_of(connection: sqlite3.Connection, key: str, after: int | None) -> list[str]:
+    """Return why the attempts of one call failed, oldest first. The words of those up to ``after`` must not be shown."""
     rows = connection.execute("SELECT id, kind, message FROM failures WHERE key = ? ORDER BY id", (bytes.fromhex(key),))
     return [message if after is not None and number > after and message else str(kind) for number, kind, message in rows]

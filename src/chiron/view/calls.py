@@ -99,6 +99,7 @@ class _Recorder:
 
     def __init__(self, ledger: Ledger, connection: sqlite3.Connection, places: Mapping[str, str]) -> None:
         self._ledger, self._connection, self._places = ledger, connection, places
+        self._shown_after = ledger.shown_after()
         self.groups: dict[tuple[str, tuple[Message, ...]], PromptGroup] = {}
         self._known: dict[str, Reply | None] = {}
 
@@ -113,7 +114,7 @@ class _Recorder:
         return found
 
     def asked(self, key: str, role: str, model: str, temperature: float | None, sample: int, reply: Reply | None) -> AskedCall:
-        failures = tuple(failures_of(self._connection, key))
+        failures = tuple(failures_of(self._connection, key, self._shown_after))
         row = self._connection.execute("SELECT copied FROM calls WHERE key = ?", (bytes.fromhex(key),)).fetchone()
         copied = row is not None and bool(row[0])
         return AskedCall(key, role, model, temperature, sample, self._places.get(key, ""), reply, failures, copied)

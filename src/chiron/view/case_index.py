@@ -24,7 +24,7 @@ from chiron.view.states import MOST
 
 _TABLE = """
 CREATE TABLE cases (
-    case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, retained INTEGER NOT NULL, score REAL,
+    case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, score REAL,
     detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, answer TEXT, words TEXT, reason TEXT,
     missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, path_sha256 TEXT,
     modalities TEXT, body_system TEXT
@@ -39,8 +39,8 @@ CREATE INDEX in_detail ON cases (detailed);
 _HEADS = "SELECT case_id, position, outcome, retained, mics_score FROM results WHERE rowid >= ? AND rowid <= ? ORDER BY rowid"
 _HEADS_AT_ONCE = 2000
 _PUT = (
-    "INSERT OR REPLACE INTO cases (case_id, key, position, kind, retained, score, modalities, body_system)"
-    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
+    "INSERT OR REPLACE INTO cases (case_id, key, position, kind, score, modalities, body_system)"
+    " SELECT ?1, ?2, ?3, ?4, ?5, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
 )
 _DETAIL = (
     "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, answer = ?, words = ?, reason = ?,"
@@ -207,7 +207,7 @@ class CaseIndex:
                 if not (isinstance(case_id, str) and isinstance(position, int) and (score is None or _number(score) is not None)):
                     raise InputError(f"the result of case {case_id!r} in the ledger is damaged: restore the ledger from a copy")
                 kind = str(kind_of(outcome, retained=bool(retained)))
-                self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, bool(retained), score))
+                self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, score))
 
     def _drop_lost(self, ledger: sqlite3.Connection) -> None:
         there = {name for (name,) in ledger.execute("SELECT case_id FROM results")}
@@ -280,7 +280,7 @@ class CaseIndex:
         totals.kinds = Counter({Kind(kind): count for kind, count in self.counts().items()})
         totals.cases = totals.kinds.total()
         totals.reasons = Counter(dict(self._db.execute("SELECT reason, COUNT(*) FROM cases WHERE reason != '' GROUP BY reason")))
-        scores = self._db.execute("SELECT score, retained, COUNT(*) FROM cases WHERE score IS NOT NULL GROUP BY score, retained")
+        scores = self._db.execute("SELECT score, kind = 'retained', COUNT(*) FROM cases WHERE score IS NOT NULL GROUP BY 1, 2")
         totals.scores = Counter({(score, bool(retained)): count for score, retained, count in scores})
         pairs = self._db.execute(
             "SELECT baseline, score, COUNT(*) FROM cases WHERE baseline IS NOT NULL AND score IS NOT NULL GROUP BY baseline, score"

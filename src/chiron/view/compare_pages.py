@@ -83,8 +83,7 @@ class ComparePages:
         return [Route("/compare", self.compare), Route("/compare/cases/{key}", self.case)]
 
     def _chosen(self, request: Request) -> list[RunState]:
-        chosen = [self._library.get(run) for run in dict.fromkeys(request.query_params.getlist("run"))]
-        return [state for state in chosen if state is not None]
+        return self._library.chosen(request.query_params.getlist("run"))
 
     def compare(self, request: Request) -> Response:
         """Return the page of several evaluations, or of two searches."""

@@ -72,7 +72,7 @@ class EvaluationPages:
 
     def item(self, request: Request) -> Response:
         """Return the page of one item, with the answers of the chosen evaluations in columns."""
-        chosen = [self._library.get(run) for run in dict.fromkeys(request.query_params.getlist("run"))]
+        chosen = self._library.chosen(request.query_params.getlist("run"))
         states = [state for state in chosen if isinstance(state, EvaluationState)]
         if not states:
             raise HTTPException(HTTPStatus.NOT_FOUND)

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from chiron.jobs.directory import RUN
@@ -84,6 +84,10 @@ class Library:
         with self._lock:
             known = self._states.get(run_id)
         return known[1] if known is not None else next((state for state in self.states() if state.place.id == run_id), None)
+
+    def chosen(self, run_ids: Iterable[str]) -> list[RunState]:
+        """Return the runs with these ids, each once; unknown ids are left out."""
+        return [state for run_id in dict.fromkeys(run_ids) if (state := self.get(run_id)) is not None]
 
     def lines(self) -> list[RunLine]:
         """Return the lines of the home page: running ones first, then by last change."""
