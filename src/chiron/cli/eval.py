@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from chiron.dedup.contamination import Contamination, Overlap
     from chiron.jobs.engine import EngineOptions
 
-_NEEDED = "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
 
@@ -171,7 +170,9 @@ def _one_model(models: Sequence[str], benchmarks: str | None, run: Path | None, 
     if bertscore is not None:
         raise InputError("--bertscore needs --suite; 'chiron compare --bertscore' scores any run directory")
     if not models or benchmarks is None or run is None:
-        raise InputError(_NEEDED)
+        raise InputError(
+            "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
+        )
     if len(models) > 1:
         raise InputError("several --model need --suite; without it, give each model a run directory of its own")
     return models[0], run

@@ -66,7 +66,6 @@ class CaseCalls:
 
     @property
     def count(self) -> int:
-        """Number of calls."""
         return sum(len(group.calls) for group in self.groups)
 
     @property

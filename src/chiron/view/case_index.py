@@ -162,7 +162,6 @@ class CaseIndex:
     """Index of one search. Not safe for several threads at once."""
 
     def __init__(self) -> None:
-        """Create an empty index."""
         self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._db.executescript(_TABLE)
         self._last = 0
@@ -175,7 +174,6 @@ class CaseIndex:
         """Why modalities and body systems are not known."""
 
     def close(self) -> None:
-        """Free the memory."""
         self._db.close()
 
     def advance(self, ledger: sqlite3.Connection, until: float) -> bool:
@@ -307,7 +305,6 @@ class CaseIndex:
         return self._kept[query]
 
     def by_key(self, key: str) -> CaseRow | None:
-        """Return a case, or ``None``."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM cases WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
         return None if row is None else CaseRow(*row)
 

@@ -79,14 +79,12 @@ class ComparePages:
         self._known: tuple[object, list[Pair]] = (None, [])
 
     def routes(self) -> list[Route]:
-        """Return the routes."""
         return [Route("/compare", self.compare), Route("/compare/cases/{key}", self.case)]
 
     def _chosen(self, request: Request) -> list[RunState]:
         return self._library.chosen(request.query_params.getlist("run"))
 
     def compare(self, request: Request) -> Response:
-        """Return the page of several evaluations, or of two searches."""
         chosen = self._chosen(request)
         evaluations = [state for state in chosen if isinstance(state, EvaluationState)]
         if evaluations and len(evaluations) == len(chosen):

@@ -16,7 +16,6 @@ class RowState(RunState):
     """File of the rows that were dropped or left out."""
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read rows."""
         super().__init__(place)
         self.index = RowIndex()
         self.reasons = FieldCounts(self.path / self.lost, "reason")
@@ -54,13 +53,11 @@ class BuildState(RowState):
     files = (RUN, LEDGER, f"{LEDGER}-wal", "rows.jsonl", "cases.jsonl", ".rows.jsonl.unfinished", ".cases.jsonl.unfinished", "check.json")
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a build."""
         super().__init__(place)
         self.rows = LineFile(self.path / "rows.jsonl")
         self.unfinished = LineFile(self.path / ".rows.jsonl.unfinished")
 
     def refresh(self, until: float) -> bool:
-        """Count rows and read new calls."""
         done = self.read_calls(until)
         if self.part == "questions":
             self.rows.path = self.path / "cases.jsonl"
@@ -68,7 +65,6 @@ class BuildState(RowState):
         return all([done, self.rows.advance(until), self.unfinished.advance(until)])
 
     def rows_of(self) -> tuple[object, RowSource]:
-        """Return the lines of the part."""
         return stat_of(self.rows.path), PartRows(self.rows)
 
     @property
@@ -78,7 +74,6 @@ class BuildState(RowState):
         return str((identity.get("part") if isinstance(identity, dict) else None) or self.run.get("part") or "")
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return the number of rows and the cost."""
         growing = running and len(self.unfinished) > 0
         return self.line_with(
             subject=self.part,
@@ -97,23 +92,19 @@ class ReleaseState(RowState):
     files = (PROVENANCE, "check.json", lost)
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a release."""
         super().__init__(place)
         self.provenance: dict[str, Any] = {}
         self.check: dict[str, Any] = {}
 
     def refresh(self, until: float) -> bool:  # noqa: ARG002 - two small files
-        """Read its provenance and its check."""
         self.provenance = read_object(self.path / PROVENANCE) or {}
         self.check = read_object(self.path / "check.json") or {}
         return True
 
     def rows_of(self) -> tuple[object, RowSource]:
-        """Return the rows of the Parquet files."""
         return stat_of(self.path / PROVENANCE), ReleaseRows(self.path)
 
     def describe(self, *, running: bool) -> RunLine:  # noqa: ARG002 - a release is written at once
-        """Return the parts and the number of checked rows."""
         parts = self.provenance.get("parts")
         names = [str(part.get("directory")) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
         rows = self.check.get("rows")

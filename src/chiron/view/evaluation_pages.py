@@ -35,7 +35,6 @@ class EvaluationPages:
     """The pages, and the comparisons that they share."""
 
     def __init__(self, library: Library) -> None:
-        """Show the evaluations of ``library``."""
         self._library = library
         self._comparisons = Comparisons(changed=self._changed)
 

@@ -60,7 +60,6 @@ class AskedItem:
 
     @property
     def name(self) -> str:
-        """Benchmark and id."""
         return f"{self.first.benchmark}/{self.first.id}"
 
     @property
@@ -94,7 +93,6 @@ class StillReading(Exception):
     """A comparison is not finished yet."""
 
     def __init__(self, states: Sequence[EvaluationState]) -> None:
-        """Name the evaluations that are being read."""
         super().__init__(", ".join(state.place.name for state in states))
 
 

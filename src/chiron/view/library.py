@@ -49,7 +49,6 @@ class Library:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the background thread."""
         self._thread = threading.Thread(target=self._work, name="chiron-view", daemon=True)
         self._thread.start()
 
@@ -80,7 +79,6 @@ class Library:
         return mark, _STATES[kind](place)
 
     def get(self, run_id: str) -> RunState | None:
-        """Return a run by its id, or ``None``."""
         with self._lock:
             known = self._states.get(run_id)
         return known[1] if known is not None else next((state for state in self.states() if state.place.id == run_id), None)

@@ -19,16 +19,13 @@ class EvaluationState(RunState):
     files = (RUN, LEDGER, f"{LEDGER}-wal", ITEMS, RESULTS)
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read an evaluation."""
         super().__init__(place)
         self.lines = LineFile(self.path / ITEMS)
 
     def refresh(self, until: float) -> bool:
-        """Count items and read new calls."""
         return all([self.read_calls(until), self.lines.advance(until)])
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return model, number of answers, pending ones and cost."""
         groups = (read_object(self.path / RESULTS) or {}).get("groups")
         groups = [group for group in groups if isinstance(group, dict)] if isinstance(groups, list) else []
         pending = sum(_pending(group) for group in groups)
@@ -77,7 +74,6 @@ class TrainingState(RunState):
     files = (METRICS, SAMPLES, "model")
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a training."""
         super().__init__(place)
         self.stages: dict[str, Stage] = {}
         self._lines = LineFile(self.path / METRICS)
@@ -100,7 +96,6 @@ class TrainingState(RunState):
         return time.time() - about[2] / 1e9 < max(_STALE, 10 * max(last, default=0.0))
 
     def refresh(self, until: float) -> bool:
-        """Read new steps."""
         done = self._lines.advance(until)
         if self._lines.restarts != self._restarts:  # resumed from a checkpoint: the file was written again
             self.stages, self._read, self.unreadable, self._restarts = {}, 0, 0, self._lines.restarts
@@ -130,7 +125,6 @@ class TrainingState(RunState):
             self.unreadable += 1
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return the stage, steps and time left in the stage."""
         stage = list(self.stages.values())[-1] if self.stages else Stage("")
         done, left = len(stage.points), max(0, stage.steps - len(stage.points))
         recent = [point["seconds"] for point in stage.points[-50:]]

@@ -68,7 +68,6 @@ class KeptPages:
     """
 
     def __init__(self, seconds: float) -> None:
-        """Keep pages for so many seconds."""
         self._seconds, self._forgotten = seconds, 0
         self._pages: dict[tuple[str, str, object], tuple[float, Response]] = {}
 

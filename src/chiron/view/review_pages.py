@@ -55,7 +55,6 @@ class ReviewPages:
     """The pages of all reviewers."""
 
     def __init__(self, library: Library, gate: Gate, settings: ReviewSettings) -> None:
-        """Create the pages of a server."""
         self._library, self._gate, self._settings = library, gate, settings
         self._queues: dict[str, ReviewQueue] = {}
         self._lock = threading.Lock()

@@ -35,7 +35,6 @@ class ReviewSettings:
     """Also review rejected paths with at least this MICS-Score."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for name, value in (("--double", self.double), ("--min-score", self.min_score)):
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"{name} must be between 0 and 1 (got {value:g})")

@@ -72,7 +72,6 @@ class ReleaseRows:
     """Rows of a release: Parquet files by part and split."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the release in ``folder``."""
         self._folder = folder
         self._texts: tuple[object, Any] = (None, None)
         """The last place that texts were read from, and its texts. The rows of a page are next to each other."""
@@ -138,7 +137,6 @@ class RowQuery:
     body_system: str = ""
 
     def fits(self, head: RowHead) -> bool:
-        """Return whether a row is wanted."""
         return (
             (not self.find or self.find.lower() in head.id.lower())
             and (not self.part or head.part == self.part)
@@ -152,7 +150,6 @@ class RowIndex:
     """Index of all rows of a directory, read in the background. Not safe for several threads at once."""
 
     def __init__(self) -> None:
-        """Create an empty index."""
         self.heads: list[RowHead] = []
         self.by_id: dict[str, int] = {}
         self.cells: Counter[tuple[str, str]] = Counter()

@@ -135,7 +135,6 @@ def result_of(state: SearchState, request: Request) -> StoredResult:
 
 
 def image_names(result: StoredResult) -> list[str]:
-    """Return the names of a case's images."""
     return [str(name) for name in result.record.get("images") or ()]
 
 

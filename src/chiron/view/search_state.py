@@ -37,7 +37,6 @@ class SearchState(RunState):
     files = (RUN, LEDGER, f"{LEDGER}-wal")
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a search."""
         super().__init__(place)
         self.total = _Total()
         self.wants_details = False
@@ -53,7 +52,6 @@ class SearchState(RunState):
         return CaseIndex()
 
     def close(self) -> None:
-        """Free the index."""
         if "index" in vars(self):
             self.index.close()
 
@@ -70,7 +68,6 @@ class SearchState(RunState):
         return Selection(Path(cases), limit if isinstance(limit, int) else None, Shard.parse(shard) if isinstance(shard, str) else None)
 
     def refresh(self, until: float) -> bool:
-        """Read new calls and results."""
         self.run = WorkDirectory(self.path).read_run() or {}
         with reading(self.path / LEDGER) as connection:
             file = (self.path / LEDGER).stat().st_ino
@@ -86,7 +83,6 @@ class SearchState(RunState):
         return done
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return progress, retained paths, cost and time left."""
         counts = self.index.counts()
         done = counts.total() - counts["pending"]
         total = self.total.count
@@ -168,7 +164,6 @@ class SearchState(RunState):
         return changed
 
     def case_file_images(self) -> ImageFolder | None:
-        """Return the image folder of the run, if it names one."""
         folder = self.run.get("images")
         return ImageFolder(Path(folder)) if isinstance(folder, str) and folder else None
 

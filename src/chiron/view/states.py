@@ -72,7 +72,6 @@ class RunState:
     """Files whose changes change the run's pages."""
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a run."""
         self.place = place
         self._folder = f"{place.path}{os.sep}"
         self.lock = threading.RLock()
@@ -88,7 +87,6 @@ class RunState:
 
     @property
     def path(self) -> Path:
-        """The run directory."""
         return self.place.path
 
     def signature(self) -> Signature:
@@ -144,7 +142,6 @@ class RunState:
             return self._line
 
     def line_with(self, **values: Any) -> RunLine:
-        """Return a line with these values."""
         return RunLine(self.place.id, self.place.name, self.kind, **values)
 
     def costs(self) -> dict[str, Any]:
@@ -195,5 +192,4 @@ class UnknownState(RunState):
     files = (RUN, LEDGER, METRICS, PROVENANCE)
 
     def describe(self, *, running: bool) -> RunLine:  # noqa: ARG002 - the problem is the same
-        """Return a line with the problem."""
         raise InputError(kind_of(self.path)[1] or "this directory changed while it was read: reload the page")
