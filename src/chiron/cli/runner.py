@@ -8,7 +8,6 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -93,7 +92,7 @@ def finish(summary: "RunSummary", *, json_output: bool) -> NoReturn:
     elif is_submitted(summary):
         sys.exit(closing_code(summary))
     else:
-        show_summary(summary, messages())
+        _show_summary(summary)
     code = closing_code(summary)
     ended = summary.retained + summary.rejected + summary.unsolved
     if summary.total == summary.bad and not ended + summary.unjudged + summary.pending:
@@ -161,10 +160,10 @@ def spent_in_words(spent_usd: float, possibly_spent_usd: float) -> str:
     return f"spent ${spent_usd:.4f}{possibly}"
 
 
-def show_summary(summary: "RunSummary", console: Console) -> None:
-    """Print the summary of a search."""
+def _show_summary(summary: "RunSummary") -> None:
     from chiron.mics.run_directory import PATHS, REJECTED, REPORT
 
+    console = messages()
     mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
     unjudged = f" {summary.unjudged} unjudged," if summary.unjudged else ""
     console.print(

@@ -148,9 +148,12 @@ def plain_table(left: Sequence[str], right: Sequence[str], *last: str, gap: int 
         column: further options of every column.
     """
     table = Table(box=None, padding=(0, gap), pad_edge=False, header_style="dim")
-    for titles, justify in ((left, "left"), (right, "right"), (last, "left")):
-        for title in titles:
-            table.add_column(title, justify=justify, **column)
+    for title in left:
+        table.add_column(title, **column)
+    for title in right:
+        table.add_column(title, justify="right", **column)
+    for title in last:
+        table.add_column(title, **column)
     return table
 
 
@@ -167,8 +170,8 @@ PLAIN_EVERY = 10.0
 class ProgressLine:
     """Progress of a work of several parts: rewritten in place on a terminal, printed at intervals elsewhere."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self) -> None:
+        self._console = messages()
         self._status: Status | None = None
         self._last = self._began = time.monotonic()
 

@@ -34,8 +34,6 @@ class Accounts:
     calls: int = 0
     calls_per_second: float | None = None
     """Speed of the last calls; ``None`` if there are too few, or none lately."""
-    last_reply: float | None = None
-    """Time of the last reply, in seconds since 1970."""
     _sums: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
     """Sums of CALL_SUMS by model and role."""
     _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
@@ -101,7 +99,6 @@ class Accounts:
         first, last, count = connection.execute(_SPEED, (_RECENT,)).fetchone()
         if not all(isinstance(moment, float | int | None) for moment in (first, last)):
             raise damaged(self.ledger, "the time of a call is not a number")
-        self.last_reply = last
         now = time.time()
         quick = count > 1 and now > first and now - last < _QUIET
         self.calls_per_second = count / (now - first) if quick else None

@@ -32,8 +32,6 @@ _NOT_THERE = "not in the ledger"
 class AskedCall:
     """A call and its reply."""
 
-    key: str
-    role: str
     model: str
     temperature: float | None
     sample: int
@@ -106,17 +104,17 @@ class _Recorder:
         if call.key not in self._known:
             self._known[call.key] = reply = self._ledger.get(call.key)
             group = self.groups.setdefault((call.role, call.messages), PromptGroup(call.role, call.messages))
-            group.calls.append(self.asked(call.key, call.role, call.model, call.temperature, call.draw, reply))
+            group.calls.append(self.asked(call.key, call.model, call.temperature, call.draw, reply))
         found = self._known[call.key]
         if found is None:
             raise CallFailed(_NOT_THERE)
         return found
 
-    def asked(self, key: str, role: str, model: str, temperature: float | None, sample: int, reply: Reply | None) -> AskedCall:
+    def asked(self, key: str, model: str, temperature: float | None, sample: int, reply: Reply | None) -> AskedCall:
         failures = tuple(failures_of(self._connection, key, self._shown_after))
         row = self._connection.execute("SELECT copied FROM calls WHERE key = ?", (bytes.fromhex(key),)).fetchone()
         copied = row is not None and bool(row[0])
-        return AskedCall(key, role, model, temperature, sample, self._places.get(key, ""), reply, failures, copied)
+        return AskedCall(model, temperature, sample, self._places.get(key, ""), reply, failures, copied)
 
 
 def read_calls(
@@ -236,7 +234,7 @@ def _without_prompts(recorder: _Recorder, ledger: Ledger, record: Mapping[str, A
             reply = ledger.get(key)
         except ValueError:
             continue  # not a key
-        yield PromptGroup(role, (), [recorder.asked(key, role, model, temperature, 0, reply)])
+        yield PromptGroup(role, (), [recorder.asked(key, model, temperature, 0, reply)])
 
 
 def _named(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float | None, str]]:

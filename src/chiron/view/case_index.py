@@ -25,7 +25,7 @@ from chiron.view.states import MOST
 _TABLE = """
 CREATE TABLE cases (
     case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, score REAL,
-    detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, answer TEXT, words TEXT, reason TEXT,
+    detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, words TEXT, reason TEXT,
     missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, path_sha256 TEXT,
     modalities TEXT, body_system TEXT
 ) WITHOUT ROWID;
@@ -43,7 +43,7 @@ _PUT = (
     " SELECT ?1, ?2, ?3, ?4, ?5, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
 )
 _DETAIL = (
-    "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, answer = ?, words = ?, reason = ?,"
+    "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, words = ?, reason = ?,"
     " missing_candidates = ?, missing_evaluations = ?, cost_usd = ?, calls = ?, path_sha256 = ? WHERE case_id = ?"
 )
 _CHUNK = 200
@@ -70,12 +70,9 @@ class CaseRow:
     uplift: float | None
     depth: int | None
     question: str | None
-    answer: str | None
     reason: str | None
     modalities: str | None
     body_system: str | None
-    cost_usd: float | None
-    calls: int | None
     review: str | None
     """What the reviews of the path lead to; ``None`` without a review."""
 
@@ -349,7 +346,6 @@ def _details(name: str, row: tuple[bytes, float | None] | None) -> tuple[Any, ..
         None if baseline is None or score is None else score - baseline,
         record.get("depth") if isinstance(record.get("depth"), int) else None,
         question,
-        answer,
         f"{name}\n{question}\n{answer}\n{final}".lower(),
         reason_in_words(reason) if reason else "",
         missing.candidates,
