@@ -232,8 +232,8 @@ def status_command(
         console.print(spending_table(status.spending))
     if spent := spent_in_words(status.spent_usd, status.possibly_spent_usd):
         console.print(spent)
-    for each in (*status.cached, *status.batches):
-        console.print(escape(printable(each.words)), soft_wrap=True)
+    for words in (*(model.words for model in status.cached), *(batch.words for batch in status.batches)):
+        console.print(escape(printable(words)), soft_wrap=True)
     _print_failures(status.failures, in_words=failures)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment
@@ -115,9 +116,7 @@ def filters_of(request: Request, names: Iterable[str]) -> dict[str, str]:
     return {name: request.query_params[name][:200] for name in names if name in request.query_params}
 
 
-def paged(
-    request: Request, found: int, size: int, query: Iterable[tuple[str, str]], *, anchor: str = ""
-) -> tuple[slice, dict[str, object]]:
+def paged(request: Request, found: int, size: int, query: Iterable[tuple[str, str]], *, anchor: str = "") -> tuple[slice, dict[str, Any]]:
     """Return which of the entries that were found the wanted page shows, and the variables of ``pager.html``.
 
     Args:
