@@ -1,7 +1,7 @@
 """How work that ended is told: in words on standard error, and in the exit code."""
 
 import re
-from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,46 +10,45 @@ import pytest
 from chiron.cli.eval_output import figures_table
 from chiron.cli.runner import closing_code, spending_table
 from chiron.cli.streams import results
-from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, RunStopped, TooManyCrashes, UserStopped
+from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
 from chiron.demo.page import ladder_table
 from chiron.errors import DiskError
+from chiron.jobs.job import JobSummary
 
 
-@dataclass(frozen=True)
-class Ended:
-    pending: int = 0
-    pending_because: str | None = None
-    refused: int = 0
-    crashed: int = 0
-    halted: RunStopped | DiskError | None = None
-    notes: tuple[str, ...] = ()
+def a_summary(**changes: Any) -> JobSummary:
+    values = {
+        "directory": Path(), "total": 3, "pending": 0, "pending_because": None, "refused": 0, "crashed": 0, "outcomes": {}, "spending": (),
+        "spent_usd": 0.0, "possibly_spent_usd": 0.0, "seconds": 1.0,
+    }  # fmt: skip
+    return JobSummary(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
     ("ended", "code", "words"),
     [
-        (Ended(), 0, ""),
-        (Ended(pending=3, pending_because="no \x1b[31manswer"), 3, "3 pending, most of them because no \\x1b[31manswer"),
+        (a_summary(), 0, ""),
+        (a_summary(pending=3, pending_because="no \x1b[31manswer"), 3, "3 pending, most of them because no \\x1b[31manswer"),
         (
-            Ended(pending=3, refused=3, pending_because="HTTP 400"),
+            a_summary(pending=3, refused=3, pending_because="HTTP 400"),
             2,
             "3 pending, most of them because HTTP 400; the calls will be refused again",
         ),
-        (Ended(pending=3, refused=1), 3, "run the same command again to resume (1 of them will be refused again"),
-        (Ended(pending=3, crashed=3), 1, "3 pending; chiron failed on all of them because of a bug"),
-        (Ended(pending=3, crashed=1, refused=2), 1, "3 pending; chiron failed on 1 of them because of a bug"),
-        (Ended(pending=3, crashed=2), 3, "run the same command again to resume"),
-        (Ended(pending=3, halted=UserStopped("stopped")), 130, "run the same command again"),
-        (Ended(pending=3, halted=BudgetSpent("spent")), 3, "stopped: spent"),
-        (Ended(pending=3, halted=EndpointDown("down")), 3, "stopped: down"),
-        (Ended(pending=3, halted=ConfigurationError("no key")), 2, "stopped: no key"),
-        (Ended(pending=3, halted=DiskError("full")), 2, "stopped: full"),
-        (Ended(pending=3, halted=TooManyCrashes("10 in a row")), 1, "stopped: 10 in a row"),
-        (Ended(notes=("[red]look[/red]",)), 0, "note: [red]look[/red]"),
+        (a_summary(pending=3, refused=1), 3, "run the same command again to resume (1 of them will be refused again"),
+        (a_summary(pending=3, crashed=3), 1, "3 pending; chiron failed on all of them because of a bug"),
+        (a_summary(pending=3, crashed=1, refused=2), 1, "3 pending; chiron failed on 1 of them because of a bug"),
+        (a_summary(pending=3, crashed=2), 3, "run the same command again to resume"),
+        (a_summary(pending=3, halted=UserStopped("stopped")), 130, "run the same command again"),
+        (a_summary(pending=3, halted=BudgetSpent("spent")), 3, "stopped: spent"),
+        (a_summary(pending=3, halted=EndpointDown("down")), 3, "stopped: down"),
+        (a_summary(pending=3, halted=ConfigurationError("no key")), 2, "stopped: no key"),
+        (a_summary(pending=3, halted=DiskError("full")), 2, "stopped: full"),
+        (a_summary(pending=3, halted=TooManyCrashes("10 in a row")), 1, "stopped: 10 in a row"),
+        (a_summary(notes=("[red]look[/red]",)), 0, "note: [red]look[/red]"),
     ],
 )
-def test_words_and_exit_code(ended: Ended, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_and_exit_code(ended: JobSummary, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert closing_code(ended) == code
     said = capsys.readouterr()
     assert words in said.err

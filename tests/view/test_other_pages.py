@@ -15,12 +15,12 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.evaluation.items import Verdict
+from chiron.evaluation.read_runs import REAL
 from chiron.io import write_atomically
 from chiron.view import evaluations
 from chiron.view.charts import chart
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
-from chiron.view.sources import REAL
 from tests.support.cases import write_png
 from tests.support.evaluations import an_item, with_verdict, write_evaluation, write_models
 from tests.support.waiting import PATIENCE, wait_until

@@ -22,7 +22,7 @@ from chiron.client.images import stretched
 from chiron.client.ledger import Ledger
 from chiron.jobs.directory import LEDGER
 from chiron.view.accounts import Accounts
-from chiron.view.sources import reading
+from chiron.view.files import reading
 from tests.reports.building import a_case, bad, hostile_run, pending, rejected, retained, stored, unsolved, write_run
 from tests.support.cases import known_answers, write_cases, write_png
 from tests.support.endpoint import Endpoint
@@ -274,8 +274,9 @@ def test_words_of_failures_that_may_quote_a_prompt_are_not_shown(folder: Path) -
         ledger.note_failure(call, "transient", "the prompt said: patient X", final=False)
         ledger.keep_words_from_here()
         ledger.note_failure(call, "transient", "HTTP 503", final=True)
+        after = ledger.shown_after()
     with reading(folder / "run" / LEDGER) as connection:
-        assert failures_of(connection, call.key) == ["transient", "HTTP 503"]
+        assert failures_of(connection, call.key, after) == ["transient", "HTTP 503"]
 
 
 @pytest.fixture

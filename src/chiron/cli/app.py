@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import build, build_release, build_signals, cases, compare, demo, models, push, review, schema, search, slurm, train, view
+from chiron.cli import build, build_release, cases, compare, demo, models, push, review, schema, search, slurm, train, view
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
@@ -40,11 +40,11 @@ app.command("compare")(compare.command)
 app.command("view")(view.view_command)
 build.app.command("check")(build_release.check_command)
 build.app.command("release")(build_release.release_command)
-build.app.command("tree")(build_signals.tree_command)
-build.app.command("preferences")(build_signals.preferences_command)
-build.app.command("rewards")(build_signals.rewards_command)
-build.app.command("rl")(build_signals.rl_command)
-build.app.command("reflections")(build_signals.reflections_command)
+build.app.command("tree")(build.tree_command)
+build.app.command("preferences")(build.preferences_command)
+build.app.command("rewards")(build.rewards_command)
+build.app.command("rl")(build.rl_command)
+build.app.command("reflections")(build.reflections_command)
 evaluation.app.command("fetch")(evaluation.fetch_command)
 evaluation.app.command("contamination")(evaluation.contamination_command)
 app.add_typer(build.app, name="build")

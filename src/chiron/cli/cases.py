@@ -120,7 +120,7 @@ def import_command(
         allow_burned_in=allow_burned_in,
     )
     console = messages()
-    line = ProgressLine(console)
+    line = ProgressLine()
 
     def progress(done: int, total: int | None) -> None:
         line.update(f"{done:,} records" if total is None else f"{done:,} of {total:,} records", done, max(done + 1, total or 0))

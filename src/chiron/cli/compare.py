@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,37 +116,33 @@ def command(
     from chiron.evaluation.agreement import agreement_grids, read_grades
     from chiron.evaluation.calibration import calibration_grids, draw_calibration
     from chiron.evaluation.comparing import compare, reference_of
+    from chiron.evaluation.exports import lm_eval_results, model_index
     from chiron.evaluation.item_page import write_item_page
-    from chiron.evaluation.read_runs import image_folders, read_evaluations
+    from chiron.evaluation.read_runs import read_evaluations
     from chiron.evaluation.tables.content import grids
 
     if not runs and published in {None, COMPARABLE}:
         raise InputError("no run directory: name those of 'chiron eval', or a published table with --published table1")
-    models = read_evaluations(runs or [])
+    models, files = read_evaluations(runs or []), benchmark_file or []
     if item is not None:
-        _draw_item(models, item, {**image_folders(models), **_named(images or [])}, out)
-        return
-    if scores is not None:
-        models = _with_scores(models, scores, scores_python)
-    if bertscore is not None:
-        models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
-    elif bertscore_layer is not None or bertscore_baseline is not None:
-        raise InputError("--bertscore-layer and --bertscore-baseline need an encoder: name it with --bertscore")
+        return _draw_item(models, item, _folders(models, images), out)
+    models = _with_scores(models, scores, scores_python)
+    models = _with_bertscore(models, bertscore, bertscore_layer, bertscore_baseline)
     if form in {Format.MODEL_INDEX, Format.LM_EVAL}:
-        _write(_exported(models, form, benchmark_file or []), out)
-        return
+        export = model_index if form is Format.MODEL_INDEX else lm_eval_results
+        return _write(export(models, files), out)
     comparisons = compare(models, reference=reference_of(models, reference) if reference is not None else None)
-    tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
+    tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=files)]
     tables += calibration_grids(models)
     tables += agreement_grids(models, read_grades(grades, models) if grades is not None else None)
     if published is not None or published_from is not None:
-        tables += _published(published or COMPARABLE, published_from, comparisons, benchmark_file or [])
+        tables += _published(published or COMPARABLE, published_from, comparisons, files)
     if calibration is not None:
         draw_calibration(models, calibration)
         messages().print(f"calibration {calibration}", markup=False)
     if items is not None:
-        messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
-    _write(_text(tables, form, wide=out is not None), out)
+        messages().print(f"items {write_item_page(models, items, _folders(models, images))}")
+    return _write(_text(tables, form, wide=out is not None), out)
 
 
 def _draw_item(models: "Sequence[Evaluated]", item: str, folders: "Mapping[str, Path]", out: Path | None) -> None:
@@ -172,12 +169,6 @@ def _published(table: str, own_rows: Path | None, comparisons: "Sequence[Compari
     return published_grids(comparable(rows), [b for comparison in comparisons for b in comparison.benchmarks])
 
 
-def _exported(models: "Sequence[Evaluated]", form: Format, files: Sequence[Path]) -> str:
-    from chiron.evaluation.exports import lm_eval_results, model_index
-
-    return model_index(models, files) if form is Format.MODEL_INDEX else lm_eval_results(models, files)
-
-
 def _write(text: str, out: Path | None) -> None:
     from chiron.io import write_atomically
 
@@ -189,32 +180,24 @@ def _write(text: str, out: Path | None) -> None:
 
 
 def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
+    from chiron.cli.streams import results
+    from chiron.evaluation.tables import formats
+
     match form:
         case Format.MARKDOWN:
-            from chiron.evaluation.tables.formats import markdown
-
-            return markdown(tables)
+            return formats.markdown(tables)
         case Format.LATEX:
-            from chiron.evaluation.tables.formats import latex
-
-            return latex(tables)
+            return formats.latex(tables)
         case Format.HTML:
-            from chiron.evaluation.tables.formats import html
-
-            return html(tables)
+            return formats.html(tables)
         case Format.JSON:
-            from dataclasses import asdict
-
             return json.dumps([asdict(table) for table in tables], ensure_ascii=False, indent=1) + "\n"
         case _:
-            from chiron.cli.streams import results
-            from chiron.evaluation.tables.formats import plain, show
-
             if wide:
-                return plain(tables)
+                return formats.plain(tables)
             console = results()
             with console.capture() as caught:
-                show(tables, console)
+                formats.show(tables, console)
             return caught.get()
 
 
@@ -226,7 +209,9 @@ def encoder_of(name: str, layer: int | None, baseline: float | None) -> "Encoder
     return Encoder(name, layer, baseline)
 
 
-def _with_scores(models: "Sequence[Evaluated]", names: str, python: Path | None) -> "list[Evaluated]":
+def _with_scores(models: "list[Evaluated]", names: str | None, python: Path | None) -> "list[Evaluated]":
+    if names is None:
+        return models
     from chiron.evaluation.text_scores import scored, scores_named
 
     chosen = scores_named(names)
@@ -238,10 +223,14 @@ def _with_scores(models: "Sequence[Evaluated]", names: str, python: Path | None)
     return done
 
 
-def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[Evaluated]":
+def _with_bertscore(models: "list[Evaluated]", name: str | None, layer: int | None, baseline: float | None) -> "list[Evaluated]":
+    if name is None:
+        if layer is not None or baseline is not None:
+            raise InputError("--bertscore-layer and --bertscore-baseline need an encoder: name it with --bertscore")
+        return models
     from chiron.evaluation.bertscore import scored
 
-    done = []
+    encoder, done = encoder_of(name, layer, baseline), []
     for model in models:
         results, found = scored(model.results, encoder)
         versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
@@ -251,8 +240,6 @@ def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[
 
 
 def _rescored(model: "Evaluated", results: "Sequence[ItemResult]", what: str, summary: str) -> "Evaluated":
-    from dataclasses import replace
-
     from rich.markup import escape
 
     from chiron.cli.streams import messages
@@ -262,9 +249,12 @@ def _rescored(model: "Evaluated", results: "Sequence[ItemResult]", what: str, su
     return replace(model, results=tuple(results))
 
 
-def _named(images: Sequence[str]) -> dict[str, Path]:
-    folders = {}
-    for text in images:
+def _folders(models: "Sequence[Evaluated]", images: Sequence[str] | None) -> dict[str, Path]:
+    """Return the image folder of each benchmark: the one that ``--images`` names, or as recorded."""
+    from chiron.evaluation.read_runs import image_folders
+
+    folders = image_folders(models)
+    for text in images or ():
         benchmark, equals, folder = text.partition("=")
         if not (benchmark and equals and folder):
             raise InputError(f"--images {text}: write BENCHMARK=DIR")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from chiron.cli.streams import messages
+from chiron.cli.streams import ProgressLine, messages
 from chiron.errors import InputError
 from chiron.extras import install_command
 from chiron.terminal import printable
@@ -59,7 +59,7 @@ def demo_command(
     processes = 1 if torch.cuda.is_available() else min(2, cores())
     console = messages()
     scale = QUICK if quick else FULL
-    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _DemoProgress(console), seed=seed, processes=processes)
+    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _DemoProgress(), seed=seed, processes=processes)
     page = write_page(done)
     if as_json:
         print(json.dumps(done.ladder(), indent=1))
@@ -132,10 +132,8 @@ def _search_only(directory: Path, count: int, seed: int) -> None:
 class _DemoProgress:
     """Print a headline for each part, and its progress."""
 
-    def __init__(self, console: Console) -> None:
-        from chiron.cli.streams import ProgressLine
-
-        self._line = ProgressLine(console)
+    def __init__(self) -> None:
+        self._line = ProgressLine()
         self._jobs: dict[str, str] = {}
 
     def part(self, text: str) -> None:

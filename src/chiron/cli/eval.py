@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from chiron.cli.search import DryRun, with_engine
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from chiron.dedup.contamination import Contamination, Overlap
     from chiron.jobs.engine import EngineOptions
 
-_NEEDED = "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
 
@@ -127,7 +125,7 @@ def measure_models(
     """
     if context.invoked_subcommand is not None:
         return None
-    from chiron.cli.eval_output import measure, show_benchmarks, write_tsv
+    from chiron.cli.eval_output import measure, measure_suite, show_benchmarks, write_tsv
 
     files, wanted = benchmark_file or [], _names(benchmarks or "")
     if list_all:
@@ -146,10 +144,10 @@ def measure_models(
         _refuse({**fixed, "--control": control != "none"})
         if not model or run is None:
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
-        from chiron.cli.eval_suite import SuiteCommand, measure_suite
-
-        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine_name, engine_options))
-        return measure_suite(command, dry_run=dry_run, json_output=json_output)
+        return measure_suite(
+            suite, model, run, config=config, data=data, files=files, bertscore=bertscore, options=options,
+            engine=engine_of(engine_name, engine_options), dry_run=dry_run, json_output=json_output,
+        )  # fmt: skip
     named, run = _one_model(model or [], benchmarks, run, bertscore)
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
@@ -172,7 +170,9 @@ def _one_model(models: Sequence[str], benchmarks: str | None, run: Path | None, 
     if bertscore is not None:
         raise InputError("--bertscore needs --suite; 'chiron compare --bertscore' scores any run directory")
     if not models or benchmarks is None or run is None:
-        raise InputError(_NEEDED)
+        raise InputError(
+            "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
+        )
     if len(models) > 1:
         raise InputError("several --model need --suite; without it, give each model a run directory of its own")
     return models[0], run
@@ -255,15 +255,12 @@ def contamination_command(
 
 
 def _show(found: "Contamination", benchmark: str, bad: int) -> None:
-
-    from chiron.cli.streams import results, whole
+    from chiron.cli.streams import plain_table, results, whole
     from chiron.dedup.contamination import Likeness
 
     console = results()
     if found.overlaps:
-        table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-        for title in ("item", "found as", "distance", "training rows", "what"):
-            table.add_column(title, overflow="fold")
+        table = plain_table(("item", "found as", "distance", "training rows", "what"), (), overflow="fold")
         for overlap in found.overlaps:
             table.add_row(
                 *(Text(printable(t)) for t in (overlap.item, overlap.likeness, _distance(overlap), _rows(overlap), overlap.detail[:100]))

@@ -1,28 +1,34 @@
 """Output of `chiron eval`: the list of benchmarks, a forecast, and the figures of an evaluation."""
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from chiron.cli.compare import encoder_of
 from chiron.cli.forecast import show_forecast
 from chiron.cli.live import duration
 from chiron.cli.runner import closing_code, is_submitted, print_json, run_with_ui, spending_table, spent_in_words
-from chiron.cli.streams import messages, whole
+from chiron.cli.streams import messages, plain_table, results, whole
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import how_to_get, load
 from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
 from chiron.evaluation.items import ITEMS, RESULTS
-from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols, suites
+from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols, suite_of, suites
 from chiron.evaluation.results import ResultGroup
 from chiron.evaluation.tsv import export_tsv
 from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from chiron.evaluation.suite_run import SuitePart, SuiteRun
+    from chiron.jobs.engine import Engine
 
 
 def show_benchmarks(files: Sequence[Path], *, json_output: bool) -> None:
@@ -84,18 +90,21 @@ def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoRet
         console = messages()
         console.print(figures_table(summary.groups))
         console.print(spending_table(summary.spending))
-        spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
-        console.print(f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else ""))
+        console.print(_items_in_words(summary))
         for name, file in (("items", ITEMS), ("results", RESULTS)):
             console.print(f"{name:8}{escape(printable(summary.directory / file))}")
     sys.exit(closing_code(summary))
 
 
+def _items_in_words(summary: EvaluationSummary) -> str:
+    spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
+    return f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else "")
+
+
 def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
     """Build a table with one line for each benchmark and control."""
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("benchmark", "control", "seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending", "other scores"):
-        table.add_column(title, justify="left" if title in {"benchmark", "control", "other scores"} else "right")
+    figures = ("seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending")
+    table = plain_table(("benchmark", "control"), figures, "other scores")
     for group in groups:
         interval = group["interval"]
         count = group["verdicts"]
@@ -114,3 +123,109 @@ def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
             Text(printable(scores)),
         )
     return whole(table)
+
+
+def measure_suite(
+    name: str,
+    models: Sequence[str],
+    run: Path,
+    *,
+    config: Path | None,
+    data: Path | None,
+    files: Sequence[Path],
+    bertscore: str | None,
+    options: Mapping[str, Any],
+    engine: "Engine",
+    dry_run: bool,
+    json_output: bool,
+) -> None:
+    """Prepare a suite, then forecast or measure it; see :func:`finish_suite`.
+
+    ``options``: keys of the section ``evaluation`` to replace; ``None`` keeps the configured value.
+    """
+    from chiron.evaluation.config import load_evaluation
+    from chiron.evaluation.suite_run import prepare_suite
+
+    suite = suite_of(name, files)
+    if twice := [model for model, number in Counter(models).items() if number > 1]:
+        raise InputError(f"--model {printable(twice[0])} is given twice: name each model once")
+    chosen = {model: load_evaluation(config, model, **options) for model in models}
+    encoder = encoder_of(bertscore, None, None) if bertscore is not None else None
+    prepared = prepare_suite(suite, chosen, run, data=data, benchmark_files=files, encoder=encoder, need_keys=not dry_run, engine=engine)
+    if dry_run:
+        _note_missing(prepared)
+        show_forecast([evaluation.rehearsal() for evaluation in prepared.evaluations], json_output=json_output)
+        return
+    finish_suite(prepared, json_output=json_output)
+
+
+def _note_missing(prepared: "SuiteRun") -> None:
+    for problem in prepared.missing.values():
+        messages().print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
+
+
+def _measured(evaluation: Evaluation, problems: list[InputError] | None) -> EvaluationSummary | None:
+    """Run an evaluation. An error is printed and added to ``problems``, or raised without them."""
+    try:
+        return run_with_ui(evaluation)
+    except InputError as problem:
+        if problems is None:
+            raise
+        problems.append(problem)
+        messages().print(f"[red]error:[/red] {escape(printable(problem))}", soft_wrap=True)
+        return None
+
+
+def finish_suite(prepared: "SuiteRun", *, json_output: bool, merged: Callable[[], None] | None = None) -> NoReturn:
+    """Measure the models one after the other, print the table, write it, and exit with the exit code of the worst evaluation.
+
+    ``merged``: the evaluations are those of a submitted suite. Leave none out, also after an error in one. Call this when everything is
+    written.
+    """
+    from chiron.evaluation.tables.formats import show
+
+    console = messages()
+    _note_missing(prepared)
+    codes: list[int] = []
+    problems: list[InputError] | None = None if merged is None else []
+    asked = len(prepared.evaluations)
+
+    def execute(part: "SuitePart", evaluation: Evaluation) -> EvaluationSummary | None:
+        console.print(f"[bold]{escape(printable(part.model))}[/bold] on {escape(part.benchmark)} ({len(codes) + 1} of {asked})")
+        if (summary := _measured(evaluation, problems)) is None:
+            codes.append(2)
+            return None
+        if is_submitted(summary):
+            codes.append(0)
+            return summary
+        console.print(_items_in_words(summary))
+        codes.append(closing_code(summary))
+        return summary
+
+    summaries = prepared.measure(execute, every=merged is not None)
+    if prepared.submitted:
+        if json_output:
+            print_json({"suite": prepared.suite.name, "submitted": prepared.submitted[0]})
+        console.print(escape(printable(prepared.submitted[0])), soft_wrap=True)
+        sys.exit(0)
+    tables = prepared.tables()
+    paths = prepared.write(tables)
+    if json_output:
+        print_json(
+            {
+                "suite": prepared.suite.name,
+                "tables": [asdict(table) for table in tables],
+                "files": [str(path) for path in paths],
+                "evaluations": [summary.to_record() for summary in summaries],
+            }
+        )
+    else:
+        show(tables, results())
+    for path in paths:
+        console.print(f"table   {escape(printable(path))}")
+    if prepared.missing:
+        codes.append(2)
+    if merged is not None and not problems and 130 not in codes:
+        merged()
+    # The first of these that occurred: interrupted, a bug, something to fix, something pending.
+    sys.exit(next((code for code in (130, 1, 2, 3) if code in codes), 0))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from chiron.cli.live import duration
 from chiron.cli.runner import print_json, run_with_ui
-from chiron.cli.streams import results, whole
+from chiron.cli.streams import plain_table, results, whole
 from chiron.jobs.forecast import CONFIDENCE, FEWEST, STEPS, Forecast, Rehearsal, RoleForecast, forecast
 from chiron.jobs.job import AnyJob
 from chiron.terminal import printable
@@ -73,9 +73,8 @@ def _show_ranges(expected: Forecast) -> None:
 
 
 def _table(roles: Sequence[RoleForecast]) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "new calls", "in the ledger", "tokens in", "tokens out", "USD", "time", "projected from"):
-        table.add_column(title, justify="left" if title in {"role", "model", "projected from"} else "right")
+    figures = ("new calls", "in the ledger", "tokens in", "tokens out", "USD", "time")
+    table = plain_table(("role", "model"), figures, "projected from")
     for role in roles:
         most = "" if role.measured or not role.calls else "at most "
         around = f" ({role.calls_at_least:,} - {role.calls_at_most:,})" if role.calls_at_least < role.calls_at_most else ""
@@ -109,9 +108,8 @@ def show_replay_forecast(found: "ReplayForecast", run: Path, policy: Sequence[st
         return
     if found.unknown:
         console.print("the figures below cover the other cases only, which may be easier")
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for title in ("", "recorded", "forecast", "a case (95 % interval)", "change (95 % interval)"):
-        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    figures = ("recorded", "forecast", "a case (95 % interval)", "change (95 % interval)")
+    table = plain_table(("",), figures, gap=1, no_wrap=True)
     for f in found.figures:
         digits = 4 if f.name == "USD" else 0
         low, high = f.per_case_interval

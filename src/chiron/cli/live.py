@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.streams import PLAIN_EVERY
+from chiron.cli.streams import PLAIN_EVERY, plain_table
 from chiron.client.client import Count
 from chiron.jobs.job import AnyJob
 from chiron.terminal import printable
@@ -97,10 +97,9 @@ def panel(run: AnyJob, width: int) -> Group:
     outcomes = Text("   ").join(
         [*(Text(f"{name} {count}", style=_STYLES.get(name, "")) for name, count in p.counts()), *([Text(p.figure())] if p.figure() else [])]
     )
-    table = Table(box=None, padding=(0, 2 if width >= _WIDE else 1), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "asked", "from ledger", "in flight", "retries", "failed", "allowed"):
-        table.add_column(title, justify="left" if title in {"role", "model"} else "right", overflow="fold")
     if run.client is not None:
+        figures = ("asked", "from ledger", "in flight", "retries", "failed", "allowed")
+        table = plain_table(("role", "model"), figures, gap=2 if width >= _WIDE else 1, overflow="fold")
         for (model, role), c in sorted(run.client.counts.items(), key=lambda item: (_ROLES.get(item[0][1], 9), item[0][0])):
             limiter = run.client.endpoints[model].limiter
             allowed = f"{int(limiter.allowed)}/{limiter.ceiling}"
@@ -140,7 +139,6 @@ class TrainingView:
     """Progress bars of a training run."""
 
     def __init__(self, console: Console, plans: "list[StagePlan]") -> None:
-        """``plans``: the stages to train."""
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),

@@ -261,7 +261,6 @@ def ask_command(
 
     A question with its own image marks ("... (Modality 1: <image>)") is sent unchanged.
     """
-
     from chiron.client.call import finish_note
     from chiron.client.failures import CallFailed
     from chiron.evaluation.ask import Asked, answer, voted_answer
@@ -274,7 +273,7 @@ def ask_command(
 
     async def show_vote() -> None:
         voted = await voted_answer(asked, model, chosen, samples)
-        print("\n".join(printable(line) for line in voted.reply.replace("\r", "").expandtabs(4).split("\n")))
+        print(_lines(voted.reply))
         others = ", ".join(f"{given or 'no final answer'} ({count})" for given, count in voted.others)
         note = f"{voted.votes} of {samples} samples give this answer" + (f"; others: {others}" if others else "")
         messages().print(f"note: {escape(printable(note))}")
@@ -284,9 +283,7 @@ def ask_command(
         try:
             async for piece in answer(asked, model, chosen):
                 written, reply = written or bool(piece.text), piece.reply
-                # Keep the answer's line breaks. No other character may move the cursor.
-                lines = piece.text.replace("\r", "").expandtabs(4).split("\n")
-                print("\n".join(printable(line) for line in lines), end="", flush=True)
+                print(_lines(piece.text), end="", flush=True)
         finally:
             # An error after a part of the answer starts on its own line.
             if written:
@@ -305,12 +302,16 @@ def ask_command(
         raise InputError(failure.public) from failure
 
 
+def _lines(text: str) -> str:
+    """Return a text with its line breaks. No other character may move the cursor."""
+    return "\n".join(printable(line) for line in text.replace("\r", "").expandtabs(4).split("\n"))
+
+
 def _temperature(given: float | None, samples: int, sampling: float) -> float:
     return given if given is not None else sampling if samples > 1 else 0.0
 
 
 def _sizes(groups: str | None) -> tuple[int, ...]:
-
     try:
         return tuple(int(size) for size in groups.split(",")) if groups is not None else ()
     except ValueError:

@@ -6,17 +6,16 @@ import json
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from chiron.cli.live import duration, watching
-from chiron.cli.streams import BrokenPipe, messages, whole
+from chiron.cli.streams import BrokenPipe, messages, plain_table, whole
 from chiron.client.batch_record import read_open_batches
-from chiron.client.failures import ConfigurationError, RunStopped, Submitted, TooManyCrashes, UserStopped
+from chiron.client.failures import ConfigurationError, Submitted, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
 from chiron.jobs.job import Job, JobSummary, Summary
@@ -88,12 +87,12 @@ def conduct(run: "Run") -> "RunSummary":
 
 def finish(summary: "RunSummary", *, json_output: bool) -> NoReturn:
     """Print the summary of a search and exit with its exit code."""
-    if is_submitted(summary) and not json_output:
-        sys.exit(closing_code(summary))
     if json_output:
         print_json(summary.to_record())
+    elif is_submitted(summary):
+        sys.exit(closing_code(summary))
     else:
-        show_summary(summary, messages())
+        _show_summary(summary)
     code = closing_code(summary)
     ended = summary.retained + summary.rejected + summary.unsolved
     if summary.total == summary.bad and not ended + summary.unjudged + summary.pending:
@@ -115,24 +114,7 @@ def print_json(value: object) -> None:
         print(json.dumps(value, ensure_ascii=False))
 
 
-class Closing(Protocol):
-    """Parts of a summary that decide the last messages and the exit code."""
-
-    @property
-    def pending(self) -> int: ...
-    @property
-    def pending_because(self) -> str | None: ...
-    @property
-    def refused(self) -> int: ...
-    @property
-    def crashed(self) -> int: ...
-    @property
-    def halted(self) -> RunStopped | DiskError | None: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-
-def closing_code(summary: Closing) -> int:
+def closing_code(summary: JobSummary) -> int:
     """Print what is pending and why; return the exit code."""
     console = messages()
     for note in summary.notes:
@@ -153,7 +135,7 @@ def closing_code(summary: Closing) -> int:
             return 1 if isinstance(reason, TooManyCrashes) else 2 if isinstance(reason, ConfigurationError | DiskError) else 3
 
 
-def _pending_code(summary: Closing) -> int:
+def _pending_code(summary: JobSummary) -> int:
     """Print why work is pending and how to continue; return 3 if running again can help, else 1 after a crash and 2 without one."""
     because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
     if summary.refused + summary.crashed < summary.pending:
@@ -178,10 +160,10 @@ def spent_in_words(spent_usd: float, possibly_spent_usd: float) -> str:
     return f"spent ${spent_usd:.4f}{possibly}"
 
 
-def show_summary(summary: "RunSummary", console: Console) -> None:
-    """Print the summary of a search."""
+def _show_summary(summary: "RunSummary") -> None:
     from chiron.mics.run_directory import PATHS, REJECTED, REPORT
 
+    console = messages()
     mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
     unjudged = f" {summary.unjudged} unjudged," if summary.unjudged else ""
     console.print(
@@ -197,24 +179,26 @@ def show_summary(summary: "RunSummary", console: Console) -> None:
         console.print(f"{name:8}{escape(printable(summary.directory / file))}")
 
 
+_ALWAYS = {"calls", "tokens in", "tokens out", "s/call"}
+"""Columns that are shown even if they are empty."""
+
+
 def spending_table(spending: tuple[Spending, ...]) -> Table:
     """Make a table of tokens, cost, seconds and retries by role and model, without empty columns."""
-    columns: dict[str, list[str]] = {
+    columns = {
         "calls": [f"{s.calls:,}" for s in spending],
-        "replayed": [f"{s.copied:,}" for s in spending] if any(s.copied for s in spending) else [],
+        "replayed": [f"{s.copied:,}" for s in spending],
         "tokens in": [f"{s.prompt_tokens:,}" for s in spending],
         "tokens out": [f"{s.completion_tokens:,}" for s in spending],
-        "USD": [f"{s.cost_usd:.4f}" if s.priced else "-" for s in spending] if any(s.priced for s in spending) else [],
+        "USD": [f"{s.cost_usd:.4f}" if s.priced else "-" for s in spending],
         "s/call": [f"{s.seconds / s.calls:.2f}" if s.calls else "-" for s in spending],
-        "retries": [f"{s.retries:,}" for s in spending] if any(s.retries for s in spending) else [],
-        "failed": [f"{s.failed:,}" for s in spending] if any(s.failed for s in spending) else [],
-        "cut off": [f"{s.cut_off:,}" for s in spending] if any(s.cut_off for s in spending) else [],
-        "only thinking": [f"{s.only_thinking:,}" for s in spending] if any(s.only_thinking for s in spending) else [],
+        "retries": [f"{s.retries:,}" for s in spending],
+        "failed": [f"{s.failed:,}" for s in spending],
+        "cut off": [f"{s.cut_off:,}" for s in spending],
+        "only thinking": [f"{s.only_thinking:,}" for s in spending],
     }
-    shown = {title: cells for title, cells in columns.items() if cells}
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for title in ("role", "model", *shown):
-        table.add_column(title, justify="left" if title in {"role", "model"} else "right", no_wrap=True, overflow="fold")
+    shown = {title: cells for title, cells in columns.items() if title in _ALWAYS or not set(cells) <= {"0", "-"}}
+    table = plain_table(("role", "model"), tuple(shown), gap=1, no_wrap=True, overflow="fold")
     for s, *figures in zip(spending, *shown.values(), strict=True):
         table.add_row(Text(printable(s.role)), Text(printable(s.model)), *figures)
     return whole(table)

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,18 +107,16 @@ def search(
     from chiron.mics.config import load_config
 
     name, options = engine()
-    checked = load_config(config, seed=seed)
+    prepare = partial(
+        prepare_run, cases, load_config(config, seed=seed), run, images=images, shard=shard, engine=name, engine_options=options
+    )
     need_dry_run(pilot, dry_run=dry_run)
     if dry_run:
-        from functools import partial
-
         from chiron.cli.forecast import forecast_job
 
-        prepare = partial(prepare_run, cases, checked, run, images=images, shard=shard, engine=name, engine_options=options)
         forecast_job(prepare, pilot=pilot, limit=limit, json_output=json_output)
-        return
-    prepared = prepare_run(cases, checked, run, images=images, limit=limit, shard=shard, engine=name, engine_options=options)
-    finish(conduct(prepared), json_output=json_output)
+    else:
+        finish(conduct(prepare(limit=limit)), json_output=json_output)
 
 
 search_command = with_engine(search)
@@ -233,10 +232,8 @@ def status_command(
         console.print(spending_table(status.spending))
     if spent := spent_in_words(status.spent_usd, status.possibly_spent_usd):
         console.print(spent)
-    for cached in status.cached:
-        console.print(escape(printable(cached.words)), soft_wrap=True)
-    for batch in status.batches:
-        console.print(escape(printable(batch.words)), soft_wrap=True)
+    for words in (*(model.words for model in status.cached), *(batch.words for batch in status.batches)):
+        console.print(escape(printable(words)), soft_wrap=True)
     _print_failures(status.failures, in_words=failures)
 
 

@@ -114,7 +114,7 @@ def merge_command(run: RunArgument) -> None:
     record = recorded(run, GATHERED if gathered else "0.json")
     need_same_version(run, record)
     if gathered:
-        from chiron.cli.eval_suite import finish_suite
+        from chiron.cli.eval_output import finish_suite
         from chiron.evaluation.suite_run import suite_of_record
 
         with WorkDirectory(run).locked():

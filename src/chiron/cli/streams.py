@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -137,6 +137,26 @@ def results() -> Console:
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_WIDE)
 
 
+def plain_table(left: Sequence[str], right: Sequence[str], *last: str, gap: int = 2, **column: Any) -> Table:
+    """Return a table without borders.
+
+    Args:
+        left: titles of the first columns, which are aligned to the left.
+        right: titles of the columns after them, which are aligned to the right.
+        last: titles of the last columns, aligned to the left.
+        gap: spaces between two columns.
+        column: further options of every column.
+    """
+    table = Table(box=None, padding=(0, gap), pad_edge=False, header_style="dim")
+    for title in left:
+        table.add_column(title, **column)
+    for title in right:
+        table.add_column(title, justify="right", **column)
+    for title in last:
+        table.add_column(title, **column)
+    return table
+
+
 def whole(table: Table) -> Table:
     """Set a table to its full width: on a narrower terminal its lines wrap, and no number is cut off."""
     table.width = full_width(table)
@@ -150,15 +170,14 @@ PLAIN_EVERY = 10.0
 class ProgressLine:
     """Progress of a work of several parts: rewritten in place on a terminal, printed at intervals elsewhere."""
 
-    def __init__(self, console: Console) -> None:
-        """``console``: standard error."""
-        self._console = console
+    def __init__(self) -> None:
+        self._console = messages()
         self._status: Status | None = None
         self._last = self._began = time.monotonic()
 
     def headline(self, text: str) -> None:
         """Print a line that stays, such as the begin of a part."""
-        self._end()
+        self.close()
         self._console.print(text, markup=False, highlight=False)
         self._last = self._began = time.monotonic()
 
@@ -177,15 +196,12 @@ class ProgressLine:
                 self._status.start()
             self._status.update(line)
             if last:
-                self._end()
+                self.close()
         elif now - self._last >= PLAIN_EVERY or last:
             self._last = now
             self._console.print(line, markup=False, highlight=False)
 
     def close(self) -> None:
-        self._end()
-
-    def _end(self) -> None:
         if self._status is not None:
             self._status.stop()
             self._status = None

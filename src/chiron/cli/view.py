@@ -42,8 +42,8 @@ def view_command(
     unless --review or --adjudicate names persons: their reviews are stored in reviews.sqlite in the run directory.
     """
     try:
+        from chiron.view.app import serve
         from chiron.view.review_queue import ReviewSettings
-        from chiron.view.server import serve
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in {"starlette", "uvicorn"}:
             raise

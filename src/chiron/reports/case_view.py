@@ -23,7 +23,6 @@ class InternAnswer:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Self:
-        """Create from a stored record."""
         correct = record.get("correct")
         verdict = "missing" if correct is None else "right" if correct else "wrong"
         return cls(text_of(record, "intern"), record.get("temperature"), text_of(record, "answer"), verdict, text_of(record, "problem"))
@@ -125,7 +124,6 @@ class Kind(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """Description of the outcome."""
         return {
             "retained": "most interns reached the answer along the path",
             "rejected": "a path was found, but it is not good enough",
@@ -242,12 +240,10 @@ class CaseView:
 
     @property
     def candidates(self) -> int:
-        """Number of candidates in the whole tree."""
         return sum(len(level.candidates) for levels in self.attempts for level in levels)
 
 
 def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) -> CaseView:
-    """Create the view of a stored result."""
     record = result.record
     kind = kind_of(result.outcome, retained=result.retained)
     attempts = tuple(read_levels(levels) for levels in record.get("tree") or ())

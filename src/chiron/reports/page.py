@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from chiron.cases.images import ImageFolder
 from chiron.client.ledger import Ledger
@@ -80,15 +79,10 @@ def write_report(run: Path | str, *, out: Path | None = None, cases: int | None 
             failures=ledger.failure_reasons(),
             histogram=figures.histogram(totals.scores, info.identity.threshold),
             uplift=figures.uplift(totals.pairs) if totals.pairs else None,
-            sections=already_rendered(_chunks(sections)),
+            sections=already_rendered(iter(lambda: sections.read(_CHUNK), "")),
         )
         write_atomically(target, page)
     return target
-
-
-def _chunks(file: IO[str]) -> Iterator[str]:
-    while chunk := file.read(_CHUNK):
-        yield chunk
 
 
 @contextmanager

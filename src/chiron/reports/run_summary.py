@@ -42,7 +42,6 @@ class Identity(BaseModel):
 
     @property
     def team(self) -> list[tuple[str, list[ShownModel]]]:
-        """Models by role."""
         judge = [self.judge] if self.judge else []
         return [("mentors", list(self.mentors)), ("interns", list(self.interns)), ("judge", judge)]
 

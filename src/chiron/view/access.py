@@ -83,11 +83,9 @@ class Gate:
         return next((session for known, session in sessions.items() if _equal(token, known)), None)
 
     def knows(self, request: Request) -> bool:
-        """Return whether the request has the cookie of a session."""
         return _equal(request.cookies.get(self.cookie, ""), self.session) or self.reviewer(request) is not None
 
     def reviewer(self, request: Request) -> Reviewer | None:
-        """Return the reviewer whose session the request has."""
         cookie = request.cookies.get(self.cookie, "")
         return next((reviewer for reviewer in self.reviewers if _equal(cookie, reviewer.session)), None)
 
@@ -104,7 +102,6 @@ class Guard:
         self._app, self._gate, self._written = app, gate, written
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)

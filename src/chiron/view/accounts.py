@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chiron.view.sources import CALL_SUMS, SHOWN_AFTER, FailureReason, Ledger, Spending, damaged, in_use, reading, spending_of
+from chiron.client.ledger import FailureReason, Ledger, Spending
+from chiron.client.ledger_accounts import CALL_SUMS, spending_of
+from chiron.client.ledger_store import damaged
+from chiron.view.files import in_use
 
 _AT_ONCE = 20_000
 """Calls that one query adds up. Short queries keep the page quick and never hold the writer's log back."""
@@ -31,8 +34,6 @@ class Accounts:
     calls: int = 0
     calls_per_second: float | None = None
     """Speed of the last calls; ``None`` if there are too few, or none lately."""
-    last_reply: float | None = None
-    """Time of the last reply, in seconds since 1970."""
     _sums: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
     """Sums of CALL_SUMS by model and role."""
     _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
@@ -98,7 +99,6 @@ class Accounts:
         first, last, count = connection.execute(_SPEED, (_RECENT,)).fetchone()
         if not all(isinstance(moment, float | int | None) for moment in (first, last)):
             raise damaged(self.ledger, "the time of a call is not a number")
-        self.last_reply = last
         now = time.time()
         quick = count > 1 and now > first and now - last < _QUIET
         self.calls_per_second = count / (now - first) if quick else None
@@ -114,22 +114,7 @@ def failure_reasons(ledger: Path) -> list[FailureReason]:
         return opened.failure_reasons()
 
 
-def failures_of(connection: sqlite3.Connection, key: str) -> list[str]:
-    """Return why the attempts of one call failed, oldest first."""
-    known = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'").fetchone()
-    fact = connection.execute("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,)).fetchone() if known else None
-    after = int(fact[0]) if fact is not None else None
+def failures_of(connection: sqlite3.Connection, key: str, after: int | None) -> list[str]:
+    """Return why the attempts of one call failed, oldest first. The words of those up to ``after`` must not be shown."""
     rows = connection.execute("SELECT id, kind, message FROM failures WHERE key = ? ORDER BY id", (bytes.fromhex(key),))
     return [message if after is not None and number > after and message else str(kind) for number, kind, message in rows]
-
-
-def open_accounts(ledger: Path, accounts: Accounts | None, until: float) -> tuple[Accounts, bool]:
-    """Advance the accounts of a ledger; return them and whether all rows are read.
-
-    Raises:
-        InputError: the ledger cannot be read.
-    """
-    accounts = accounts or Accounts(ledger)
-    with reading(ledger) as connection:
-        done = accounts.advance(connection, until)
-    return accounts, done

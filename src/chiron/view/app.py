@@ -1,11 +1,17 @@
-"""Routes of the app."""
+"""The app: its routes, and the server that runs it."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
+from types import FrameType
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -14,8 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from chiron.errors import ChironError, InputError
 from chiron.view import dataset_pages, search_pages
-from chiron.view.access import Gate, Guard
+from chiron.view.access import HOST, Gate, Guard, Reviewer
 from chiron.view.compare_pages import ComparePages
 from chiron.view.dataset_pages import dataset_page
 from chiron.view.dataset_states import RowState
@@ -23,12 +30,11 @@ from chiron.view.evaluation_pages import EvaluationPages
 from chiron.view.evaluations import StillReading
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState, TrainingState
-from chiron.view.pages import KeptPages, page, problem
+from chiron.view.pages import KeptPages, compile_templates, page, problem
 from chiron.view.review_pages import ReviewPages
 from chiron.view.review_queue import ReviewSettings
 from chiron.view.search_pages import search_page
 from chiron.view.search_state import SearchState
-from chiron.view.sources import ChironError, InputError
 from chiron.view.states import Signature
 from chiron.view.training_pages import training_page
 
@@ -151,3 +157,49 @@ async def _changes(
         elif quiet >= 15:
             quiet = 0.0
             yield ": nothing new\n\n"
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that calls ``ready`` when it listens."""
+
+    ready: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+
+def serve(
+    folders: Sequence[Path], ready: Callable[[Gate], None], *, reviewers: Sequence[Reviewer] = (), settings: ReviewSettings | None = None
+) -> None:
+    """Serve the runs under the folders. Blocks until a signal stops it.
+
+    Args:
+        folders: folders to look for runs in.
+        ready: called once the server listens, with the gate that knows its address.
+        reviewers: persons who may write reviews, each through a link of their own. Without them the server only reads.
+        settings: which paths they review.
+
+    Raises:
+        InputError: a folder does not exist.
+        KeyboardInterrupt: the user stopped it.
+    """
+    library = Library(folders)
+    # uvicorn raises the signal again at its end. A shell starts background processes with SIGINT ignored, which would end as a success.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    with socket.create_server((HOST, 0)) as listening:
+        gate = Gate(listening.getsockname()[1], reviewers)
+        server = _Server(uvicorn.Config("", log_level="critical", access_log=False, timeout_graceful_shutdown=2, server_header=False))
+        server.config.app = create_app(library, gate, closing=lambda: server.should_exit, settings=settings)
+
+        def started() -> None:
+            ready(gate)
+            threading.Thread(target=compile_templates, name="chiron-view-templates", daemon=True).start()
+
+        server.ready = started
+        server.run(sockets=[listening])
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -10,31 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chiron.cases.case import Case
+from chiron.cases.formats import parse_case
+from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.cases.reader import Selection, need_cases
+from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel
+from chiron.client.failures import CallFailed
+from chiron.client.ledger import Ledger, StoredResult
+from chiron.errors import ChironError
+from chiron.jobs.directory import LEDGER
+from chiron.mics.prompts import Prompts
+from chiron.mics.search import search
+from chiron.mics.team import Policy, Team
 from chiron.view.accounts import failures_of
-from chiron.view.lines import LineFile
-from chiron.view.sources import (
-    LEDGER,
-    Call,
-    CallFailed,
-    Case,
-    ChironError,
-    ImageFolder,
-    ImagePart,
-    ImageProblem,
-    Ledger,
-    Message,
-    Policy,
-    Prompts,
-    Reply,
-    RoleModel,
-    Selection,
-    StoredResult,
-    Team,
-    need_cases,
-    parse_case,
-    reading,
-    search,
-)
+from chiron.view.files import LineFile, reading
 
 _NOT_THERE = "not in the ledger"
 
@@ -43,8 +32,6 @@ _NOT_THERE = "not in the ledger"
 class AskedCall:
     """A call and its reply."""
 
-    key: str
-    role: str
     model: str
     temperature: float | None
     sample: int
@@ -77,7 +64,6 @@ class CaseCalls:
 
     @property
     def count(self) -> int:
-        """Number of calls."""
         return sum(len(group.calls) for group in self.groups)
 
     @property
@@ -110,6 +96,7 @@ class _Recorder:
 
     def __init__(self, ledger: Ledger, connection: sqlite3.Connection, places: Mapping[str, str]) -> None:
         self._ledger, self._connection, self._places = ledger, connection, places
+        self._shown_after = ledger.shown_after()
         self.groups: dict[tuple[str, tuple[Message, ...]], PromptGroup] = {}
         self._known: dict[str, Reply | None] = {}
 
@@ -117,17 +104,17 @@ class _Recorder:
         if call.key not in self._known:
             self._known[call.key] = reply = self._ledger.get(call.key)
             group = self.groups.setdefault((call.role, call.messages), PromptGroup(call.role, call.messages))
-            group.calls.append(self.asked(call.key, call.role, call.model, call.temperature, call.draw, reply))
+            group.calls.append(self.asked(call.key, call.model, call.temperature, call.draw, reply))
         found = self._known[call.key]
         if found is None:
             raise CallFailed(_NOT_THERE)
         return found
 
-    def asked(self, key: str, role: str, model: str, temperature: float | None, sample: int, reply: Reply | None) -> AskedCall:
-        failures = tuple(failures_of(self._connection, key))
+    def asked(self, key: str, model: str, temperature: float | None, sample: int, reply: Reply | None) -> AskedCall:
+        failures = tuple(failures_of(self._connection, key, self._shown_after))
         row = self._connection.execute("SELECT copied FROM calls WHERE key = ?", (bytes.fromhex(key),)).fetchone()
         copied = row is not None and bool(row[0])
-        return AskedCall(key, role, model, temperature, sample, self._places.get(key, ""), reply, failures, copied)
+        return AskedCall(model, temperature, sample, self._places.get(key, ""), reply, failures, copied)
 
 
 def read_calls(
@@ -247,7 +234,7 @@ def _without_prompts(recorder: _Recorder, ledger: Ledger, record: Mapping[str, A
             reply = ledger.get(key)
         except ValueError:
             continue  # not a key
-        yield PromptGroup(role, (), [recorder.asked(key, role, model, temperature, 0, reply)])
+        yield PromptGroup(role, (), [recorder.asked(key, model, temperature, 0, reply)])
 
 
 def _named(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float | None, str]]:

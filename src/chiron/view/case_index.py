@@ -7,20 +7,25 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
+from chiron.cases.body_systems import BODY_SYSTEMS, body_system_of_case
+from chiron.cases.case import Case
+from chiron.cases.modalities import modalities_of_case
+from chiron.cases.reader import Selection
+from chiron.client.failures import Missing
+from chiron.errors import ChironError, InputError
 from chiron.reports.case_view import Kind, kind_of, reason_in_words
 from chiron.reports.run_summary import Totals
 from chiron.reviews.records import hash_path
-from chiron.view.sources import BODY_SYSTEMS, Case, ChironError, InputError, Missing, Selection, body_system_of_case, modalities_of_case
 from chiron.view.states import MOST
 
 _TABLE = """
 CREATE TABLE cases (
-    case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, retained INTEGER NOT NULL, score REAL,
-    detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, answer TEXT, words TEXT, reason TEXT,
+    case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, score REAL,
+    detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, words TEXT, reason TEXT,
     missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, path_sha256 TEXT,
     modalities TEXT, body_system TEXT
 ) WITHOUT ROWID;
@@ -34,11 +39,11 @@ CREATE INDEX in_detail ON cases (detailed);
 _HEADS = "SELECT case_id, position, outcome, retained, mics_score FROM results WHERE rowid >= ? AND rowid <= ? ORDER BY rowid"
 _HEADS_AT_ONCE = 2000
 _PUT = (
-    "INSERT OR REPLACE INTO cases (case_id, key, position, kind, retained, score, modalities, body_system)"
-    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
+    "INSERT OR REPLACE INTO cases (case_id, key, position, kind, score, modalities, body_system)"
+    " SELECT ?1, ?2, ?3, ?4, ?5, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
 )
 _DETAIL = (
-    "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, answer = ?, words = ?, reason = ?,"
+    "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, words = ?, reason = ?,"
     " missing_candidates = ?, missing_evaluations = ?, cost_usd = ?, calls = ?, path_sha256 = ? WHERE case_id = ?"
 )
 _CHUNK = 200
@@ -65,12 +70,9 @@ class CaseRow:
     uplift: float | None
     depth: int | None
     question: str | None
-    answer: str | None
     reason: str | None
     modalities: str | None
     body_system: str | None
-    cost_usd: float | None
-    calls: int | None
     review: str | None
     """What the reviews of the path lead to; ``None`` without a review."""
 
@@ -87,9 +89,7 @@ class CaseHead:
 
 
 _REVIEW = "(SELECT status FROM reviews AS r WHERE r.case_id = cases.case_id AND r.path_sha256 = cases.path_sha256)"
-_COLUMNS = (
-    f"case_id, key, position, kind, score, uplift, depth, question, answer, reason, modalities, body_system, cost_usd, calls, {_REVIEW}"
-)
+_COLUMNS = ", ".join([*(field.name for field in fields(CaseRow) if field.name != "review"), _REVIEW])
 _KEPT = 8
 """Queries whose results are kept."""
 SORTS: Mapping[str, str] = {
@@ -127,6 +127,10 @@ class Query:
     """A status of reviewed paths, or :data:`NOT_REVIEWED`."""
     sort: str = "file"
 
+    def changed(self) -> dict[str, str]:
+        """Return the fields that do not have their usual value, for addresses."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+
     def where(self) -> tuple[str, list[Any]]:
         """Return the SQL condition and its values."""
         terms: list[tuple[str, list[Any]]] = [
@@ -155,7 +159,6 @@ class CaseIndex:
     """Index of one search. Not safe for several threads at once."""
 
     def __init__(self) -> None:
-        """Create an empty index."""
         self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._db.executescript(_TABLE)
         self._last = 0
@@ -168,7 +171,6 @@ class CaseIndex:
         """Why modalities and body systems are not known."""
 
     def close(self) -> None:
-        """Free the memory."""
         self._db.close()
 
     def advance(self, ledger: sqlite3.Connection, until: float) -> bool:
@@ -200,7 +202,7 @@ class CaseIndex:
                 if not (isinstance(case_id, str) and isinstance(position, int) and (score is None or _number(score) is not None)):
                     raise InputError(f"the result of case {case_id!r} in the ledger is damaged: restore the ledger from a copy")
                 kind = str(kind_of(outcome, retained=bool(retained)))
-                self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, bool(retained), score))
+                self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, score))
 
     def _drop_lost(self, ledger: sqlite3.Connection) -> None:
         there = {name for (name,) in ledger.execute("SELECT case_id FROM results")}
@@ -208,8 +210,8 @@ class CaseIndex:
             if name not in there:
                 self._db.execute("DELETE FROM cases WHERE case_id = ?", (name,))
 
-    def read_details(self, ledger: sqlite3.Connection, until: float) -> bool:
-        """Read records of results until all are read or the monotonic clock shows ``until``; return whether all are read."""
+    def read_details(self, ledger: sqlite3.Connection, until: float) -> None:
+        """Read records of results until all are read or the monotonic clock shows ``until``."""
         while names := self._db.execute("SELECT case_id FROM cases WHERE detailed = 0 ORDER BY position LIMIT ?", (_CHUNK,)).fetchall():
             with self._db:
                 self._db.execute("BEGIN")
@@ -218,7 +220,6 @@ class CaseIndex:
                     self._db.execute(_DETAIL, (*_details(name, row), name))
             if time.monotonic() >= until:
                 break
-        return not self.waiting
 
     def read_labels(self, source: object, selection: Selection, until: float) -> bool:
         """Read modalities and body systems from the file of cases; return whether all are read.
@@ -274,7 +275,7 @@ class CaseIndex:
         totals.kinds = Counter({Kind(kind): count for kind, count in self.counts().items()})
         totals.cases = totals.kinds.total()
         totals.reasons = Counter(dict(self._db.execute("SELECT reason, COUNT(*) FROM cases WHERE reason != '' GROUP BY reason")))
-        scores = self._db.execute("SELECT score, retained, COUNT(*) FROM cases WHERE score IS NOT NULL GROUP BY score, retained")
+        scores = self._db.execute("SELECT score, kind = 'retained', COUNT(*) FROM cases WHERE score IS NOT NULL GROUP BY 1, 2")
         totals.scores = Counter({(score, bool(retained)): count for score, retained, count in scores})
         pairs = self._db.execute(
             "SELECT baseline, score, COUNT(*) FROM cases WHERE baseline IS NOT NULL AND score IS NOT NULL GROUP BY baseline, score"
@@ -287,13 +288,7 @@ class CaseIndex:
         totals.incomplete, totals.missing = row[0], Missing(row[1], row[2])
         return totals
 
-    def find(self, query: Query, first: int, count: int) -> tuple[list[CaseRow], int]:
-        """Return a page of the matching cases, and the number of all matching ones."""
-        keys = self._keys(query)
-        rows = (self.by_key(key) for key in keys[first : first + count])
-        return [row for row in rows if row is not None], len(keys)
-
-    def _keys(self, query: Query) -> list[str]:
+    def keys(self, query: Query) -> list[str]:
         """Return the keys of the matching cases in order; kept until the index changes."""
         if self._kept_at != self._db.total_changes:
             self._kept, self._kept_at = {}, self._db.total_changes
@@ -307,7 +302,6 @@ class CaseIndex:
         return self._kept[query]
 
     def by_key(self, key: str) -> CaseRow | None:
-        """Return a case, or ``None``."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM cases WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
         return None if row is None else CaseRow(*row)
 
@@ -322,7 +316,7 @@ class CaseIndex:
 
     def neighbors(self, key: str, query: Query) -> tuple[str | None, str | None, int, int]:
         """Return the keys of the cases before and after one in the order of a query, its place from 1 (0: not in it) and their number."""
-        keys = self._keys(query)
+        keys = self.keys(query)
         if key not in keys:
             return None, None, 0, len(keys)
         place = keys.index(key)
@@ -352,7 +346,6 @@ def _details(name: str, row: tuple[bytes, float | None] | None) -> tuple[Any, ..
         None if baseline is None or score is None else score - baseline,
         record.get("depth") if isinstance(record.get("depth"), int) else None,
         question,
-        answer,
         f"{name}\n{question}\n{answer}\n{final}".lower(),
         reason_in_words(reason) if reason else "",
         missing.candidates,

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chiron.reports.figures import Tick
+
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 30
 _MOST_POINTS = 400
@@ -14,14 +16,6 @@ _WIDE = 30.0
 """Ratio of the highest to the lowest value above which the axis is logarithmic."""
 
 Point = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A mark on an axis."""
-
-    at: float
-    label: str
 
 
 @dataclass(frozen=True, slots=True)

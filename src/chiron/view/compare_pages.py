@@ -12,20 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.client.ledger import Ledger
+from chiron.errors import InputError
+from chiron.jobs.directory import LEDGER
 from chiron.reports.case_view import CaseView, case_view
 from chiron.view.case_index import CaseHead
 from chiron.view.discovery import Place
 from chiron.view.evaluation_pages import EvaluationPages
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
-from chiron.view.pages import page, page_of, readable
+from chiron.view.pages import page, paged, readable
+from chiron.view.search_pages import PAGE, READ, image_names
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, InputError, Ledger, reading
 from chiron.view.states import RunState
-
-PAGE = 50
-"""Cases on one page."""
-_READ = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +79,12 @@ class ComparePages:
         self._known: tuple[object, list[Pair]] = (None, [])
 
     def routes(self) -> list[Route]:
-        """Return the routes."""
         return [Route("/compare", self.compare), Route("/compare/cases/{key}", self.case)]
 
     def _chosen(self, request: Request) -> list[RunState]:
-        chosen = [self._library.get(run) for run in dict.fromkeys(request.query_params.getlist("run"))]
-        return [state for state in chosen if state is not None]
+        return self._library.chosen(request.query_params.getlist("run"))
 
     def compare(self, request: Request) -> Response:
-        """Return the page of several evaluations, or of two searches."""
         chosen = self._chosen(request)
         evaluations = [state for state in chosen if isinstance(state, EvaluationState)]
         if evaluations and len(evaluations) == len(chosen):
@@ -96,7 +92,7 @@ class ComparePages:
         return self._searches(*_two_searches(chosen), request)
 
     def _searches(self, first: SearchState, second: SearchState, request: Request) -> Response:
-        lines = [state.line(time.monotonic() + _READ) for state in (first, second)]
+        lines = [state.line(time.monotonic() + READ) for state in (first, second)]
         for state in (first, second):
             if state.problem:
                 raise InputError(state.problem)
@@ -106,10 +102,9 @@ class ComparePages:
         find = request.query_params.get("find", "")[:200]
         words = find.lower().split()[:8]
         fitting = [pair for pair in pairs if _FILTERS[kind][1](pair) and all(word in pair.head.case_id.lower() for word in words)]
-        pages = max(1, -(-len(fitting) // PAGE))
-        number = min(page_of(request), pages)
         runs = [("run", line.id) for line in lines]
-        given = [*runs, *((name, value) for name, value in (("kind", kind), ("find", find)) if value and value != "all")]
+        given = [(name, value) for name, value in (("kind", kind), ("find", find)) if value and value != "all"]
+        shown, pager = paged(request, len(fitting), PAGE, [*runs, *given])
         differences = [pair.difference for pair in pairs if pair.difference is not None]
         return page(
             "compare.html",
@@ -117,15 +112,13 @@ class ComparePages:
             filters={name: title for name, (title, _) in _FILTERS.items()},
             kind=kind,
             find=find,
-            pairs=fitting[(number - 1) * PAGE : number * PAGE],
+            pairs=fitting[shown],
             fitting=len(fitting),
             total=len(pairs),
             retained=Counter(_retained(pair) for pair in pairs),
             differences=len(differences),
             mean_difference=sum(differences) / len(differences) if differences else None,
-            number=number,
-            pages=pages,
-            page_link=lambda n: "?" + urlencode([*given, ("page", n)]),
+            **pager,
             case_query="?" + urlencode(runs),
         )
 
@@ -134,10 +127,7 @@ class ComparePages:
         now: list[tuple[str, int, int]] = []
         for state in (first, second):
             with state.lock:
-                state.wants_details = True
-                if state.index.waiting:
-                    with reading(state.path / LEDGER) as connection:
-                        state.index.read_details(connection, time.monotonic() + _READ)
+                state.read_details(time.monotonic() + READ)
                 now.append((state.place.id, id(state.index), state.index.changes))
         known, pairs = self._known
         if known != now:
@@ -160,7 +150,7 @@ class ComparePages:
         sides: list[tuple[Place, CaseView | None, list[str]]] = []
         for state in states:
             with state.lock:
-                state.line(time.monotonic() + _READ)
+                state.line(time.monotonic() + READ)
                 row = state.index.by_key(key)
             with Ledger.read(state.path / LEDGER) as ledger:
                 result = ledger.result(row.case_id) if row is not None else None
@@ -168,8 +158,7 @@ class ComparePages:
                 sides.append((state.place, None, []))
                 continue
             with readable(f"the record of case '{result.case_id.strip()}'"):
-                names = [str(name) for name in result.record.get("images") or ()]
-                sides.append((state.place, case_view(result, 1, ()), names))
+                sides.append((state.place, case_view(result, 1, ()), image_names(result)))
         found = [(place, case, names) for place, case, names in sides if case is not None]
         if not found:
             raise HTTPException(HTTPStatus.NOT_FOUND)

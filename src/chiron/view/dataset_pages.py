@@ -1,8 +1,8 @@
 """Pages of a part and of a release: rows, coverage, splits, dropped rows, and findings of the checks."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import fields
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.cases.images import ImageFolder
+from chiron.errors import ChironError, InputError
 from chiron.view.dataset_states import BuildState, ReleaseState, RowState
+from chiron.view.files import LineFile, read_object
 from chiron.view.images import bytes_response, image_response
 from chiron.view.library import Library
-from chiron.view.lines import LineFile
-from chiron.view.pages import page, page_of, readable
+from chiron.view.pages import filters_of, page, paged, readable
 from chiron.view.rows import RowQuery
-from chiron.view.sources import ChironError, ImageFolder, InputError, read_object
 
 PAGE = 50
 _READ = 0.1
@@ -29,13 +30,11 @@ _MOST_FINDINGS = 200
 def routes(library: Library) -> list[Route]:
     """Return the routes below the page of a part or a release."""
 
-    def row(request: Request) -> Response:
-        return row_page(_rows(library, request), request)
+    def of_rows(show: Callable[[RowState, Request], Response]) -> Callable[[Request], Response]:
+        return lambda request: show(_rows(library, request), request)
 
-    def image(request: Request) -> Response:
-        return image_of(_rows(library, request), request)
-
-    return [Route("/runs/{run}/rows/{number:place}", row), Route("/runs/{run}/rows/{number:place}/images/{image:place}", image)]
+    below = "/runs/{run}/rows/{number:place}"
+    return [Route(below, of_rows(row_page)), Route(f"{below}/images/{{image:place}}", of_rows(image_of))]
 
 
 def _rows(library: Library, request: Request) -> RowState:
@@ -45,26 +44,14 @@ def _rows(library: Library, request: Request) -> RowState:
     return state
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check in the table."""
-
-    name: str
-    rows: int
-    errors: int
-    share: float
-    limit: float
-    examples: tuple[Mapping[str, Any], ...]
-
-
 def dataset_page(state: RowState, request: Request) -> Response:
     """Return the page of a part or a release.
 
     Raises:
         InputError: it cannot be read.
     """
-    given = {f.name: request.query_params[f.name][:200] for f in fields(RowQuery) if f.name in request.query_params}
-    query, number = RowQuery(**given), page_of(request)
+    given = filters_of(request, (field.name for field in fields(RowQuery)))
+    query = RowQuery(**given)
     with state.lock:
         line = state.line(time.monotonic() + _READ)
         if state.problem:
@@ -72,21 +59,17 @@ def dataset_page(state: RowState, request: Request) -> Response:
         state.wants_rows = True
         state.read_rows(time.monotonic() + _READ)
         index = state.index
-        rows, found = index.find(query, (number - 1) * PAGE, PAGE)
-        pages = max(1, -(-found // PAGE))
-        if number > pages:
-            rows, found = index.find(query, (pages - 1) * PAGE, PAGE)
+        found = index.find(query)
+        shown, pager = paged(request, len(found), PAGE, given.items())
         checked, problem = _checks(state.path)
         modalities, systems = index.axes()
         return page(
             "dataset.html",
             line=line,
             query=query,
-            rows=[(position, head, _preview(state, position)) for position, head in rows],
-            found=found,
-            number=min(number, pages),
-            pages=pages,
-            page_link=lambda n: "?" + urlencode([*given.items(), ("page", n)]),
+            rows=[(position, index.heads[position], _preview(state, position)) for position in found[shown]],
+            found=len(found),
+            **pager,
             index=index,
             parts=sorted(index.parts.items()),
             modalities=modalities,
@@ -118,14 +101,19 @@ def _read(state: RowState, position: int, *, only_text: bool = False) -> dict[st
     return state.index.source.read(state.index.heads[position], only_text=only_text)
 
 
-def _checks(folder: Path) -> tuple[list[Check], str]:
+def _checks(folder: Path) -> tuple[list[dict[str, Any]], str]:
     """Return the checks of ``check.json``, and why they cannot be shown."""
     try:
         record = read_object(folder / "check.json")
         if record is None:
             return [], ""
         return [
-            Check(name, c["rows"], c["errors"], float(c["share"]), float(c["limit"]), tuple(c.get("examples") or ()))
+            {
+                **{field: c[field] for field in ("rows", "errors")},
+                **{field: float(c[field]) for field in ("share", "limit")},
+                "name": name,
+                "examples": tuple(c.get("examples") or ()),
+            }
             for name, c in record["checks"].items()
         ], ""
     except ChironError as problem:

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from chiron.view.accounts import Accounts, open_accounts
+from chiron.jobs.directory import LEDGER, RUN
 from chiron.view.discovery import PROVENANCE, Kind, Place
-from chiron.view.lines import FieldCounts, LineFile
+from chiron.view.files import FieldCounts, LineFile, read_object
 from chiron.view.rows import PartRows, ReleaseRows, RowIndex, RowSource
-from chiron.view.sources import LEDGER, RUN, read_object, read_run
-from chiron.view.states import RunLine, RunState, costs_of, stat_of
+from chiron.view.states import RunLine, RunState, stat_of
 
 
 class RowState(RunState):
@@ -17,7 +16,6 @@ class RowState(RunState):
     """File of the rows that were dropped or left out."""
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read rows."""
         super().__init__(place)
         self.index = RowIndex()
         self.reasons = FieldCounts(self.path / self.lost, "reason")
@@ -55,26 +53,18 @@ class BuildState(RowState):
     files = (RUN, LEDGER, f"{LEDGER}-wal", "rows.jsonl", "cases.jsonl", ".rows.jsonl.unfinished", ".cases.jsonl.unfinished", "check.json")
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a build."""
         super().__init__(place)
-        self.accounts: Accounts | None = None
-        self.run: dict[str, Any] = {}
         self.rows = LineFile(self.path / "rows.jsonl")
         self.unfinished = LineFile(self.path / ".rows.jsonl.unfinished")
 
     def refresh(self, until: float) -> bool:
-        """Count rows and read new calls."""
-        self.run = read_run(self.path)
+        done = self.read_calls(until)
         if self.part == "questions":
             self.rows.path = self.path / "cases.jsonl"
             self.unfinished.path = self.path / ".cases.jsonl.unfinished"
-        done = True
-        if (self.path / LEDGER).is_file():
-            self.accounts, done = open_accounts(self.path / LEDGER, self.accounts, until)
         return all([done, self.rows.advance(until), self.unfinished.advance(until)])
 
     def rows_of(self) -> tuple[object, RowSource]:
-        """Return the lines of the part."""
         return stat_of(self.rows.path), PartRows(self.rows)
 
     @property
@@ -84,17 +74,13 @@ class BuildState(RowState):
         return str((identity.get("part") if isinstance(identity, dict) else None) or self.run.get("part") or "")
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return the number of rows and the cost."""
         growing = running and len(self.unfinished) > 0
-        return RunLine(
-            self.place.id,
-            self.place.name,
-            self.kind,
+        return self.line_with(
             subject=self.part,
             state="running" if running else "complete" if self.rows.path.is_file() else "stopped",
             done=len(self.unfinished if growing else self.rows),
             unit="cases" if self.part == "questions" else "rows",
-            **costs_of(self.accounts),
+            **self.costs(),
         )
 
 
@@ -106,30 +92,23 @@ class ReleaseState(RowState):
     files = (PROVENANCE, "check.json", lost)
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a release."""
         super().__init__(place)
         self.provenance: dict[str, Any] = {}
         self.check: dict[str, Any] = {}
 
     def refresh(self, until: float) -> bool:  # noqa: ARG002 - two small files
-        """Read its provenance and its check."""
         self.provenance = read_object(self.path / PROVENANCE) or {}
         self.check = read_object(self.path / "check.json") or {}
         return True
 
     def rows_of(self) -> tuple[object, RowSource]:
-        """Return the rows of the Parquet files."""
         return stat_of(self.path / PROVENANCE), ReleaseRows(self.path)
 
     def describe(self, *, running: bool) -> RunLine:  # noqa: ARG002 - a release is written at once
-        """Return the parts and the number of checked rows."""
         parts = self.provenance.get("parts")
         names = [str(part.get("directory")) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
         rows = self.check.get("rows")
-        return RunLine(
-            self.place.id,
-            self.place.name,
-            self.kind,
+        return self.line_with(
             subject=f"of {', '.join(names)}" if names else "",
             state="complete",
             done=rows if isinstance(rows, int) else None,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from chiron.view.sources import LEDGER, RUN, ChironError, InputError, read_run
+from chiron.errors import ChironError, InputError
+from chiron.jobs.directory import LEDGER, RUN, WorkDirectory
 
 Kind = Literal["search", "build", "evaluation", "training", "release", "unknown"]
 METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
@@ -76,7 +77,7 @@ def _walk(folder: Path, depth: int, left: list[int]) -> Iterator[Path]:
 def kind_of(path: Path) -> tuple[Kind, str]:
     """Return what a run directory contains, and why that is unknown; the reason is empty if it is known."""
     try:
-        run = read_run(path)
+        run = WorkDirectory(path).read_run() or {}
     except ChironError as problem:
         return "unknown", str(problem)
     return (kind, "") if (kind := _kind(path, run)) != "unknown" else ("unknown", _unknown(path))

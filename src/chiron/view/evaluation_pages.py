@@ -11,25 +11,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.cases.images import ImageFolder
+from chiron.errors import ChironError
+from chiron.evaluation.figures import shown_scores
+from chiron.evaluation.item_figure import item_figure
+from chiron.evaluation.items import Verdict
+from chiron.evaluation.read_runs import REAL
 from chiron.view.evaluations import FILTERS, AskedItem, Comparison, Comparisons
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
-from chiron.view.pages import page, page_of
-from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict, item_figure, shown_scores
+from chiron.view.pages import filters_of, page, paged
 
 PAGE = 25
 """Items on one page."""
 MOST_REPLY = 20_000
 """Characters of a reply that are shown."""
 _READ = 0.1
+_FILTERED = ("kind", "benchmark", "find", "control", "as")
 
 
 class EvaluationPages:
     """The pages, and the comparisons that they share."""
 
     def __init__(self, library: Library) -> None:
-        """Show the evaluations of ``library``."""
         self._library = library
         self._comparisons = Comparisons(changed=self._changed)
 
@@ -66,7 +71,7 @@ class EvaluationPages:
 
     def item(self, request: Request) -> Response:
         """Return the page of one item, with the answers of the chosen evaluations in columns."""
-        chosen = [self._library.get(run) for run in dict.fromkeys(request.query_params.getlist("run"))]
+        chosen = self._library.chosen(request.query_params.getlist("run"))
         states = [state for state in chosen if isinstance(state, EvaluationState)]
         if not states:
             raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -111,30 +116,25 @@ class EvaluationPages:
 def _items(found: Comparison | None, states: list[EvaluationState], request: Request) -> dict[str, Any]:
     """Return the items that fit the filters, for the template."""
     fitting, kept = _fitting(found, request)
-    pages = max(1, -(-len(fitting) // PAGE))
-    number = min(page_of(request), pages)
-    query = _query(states, request)
-    shown = fitting[(number - 1) * PAGE : number * PAGE]
-    of_models = [{answer.model: answer for answer in item.answers} for item in shown]
+    shown, pager = paged(request, len(fitting), PAGE, _query(states, request))
+    of_models = [{answer.model: answer for answer in item.answers} for item in fitting[shown]]
     return {
         "kinds": FILTERS,
         "chosen": kept,
-        "items": shown,
+        "items": fitting[shown],
         "models": list(dict.fromkeys(model for answers in of_models for model in answers)),
         "cells": of_models,
         "full": len(states) == 1 or request.query_params.get("as") == "full",
         "item_link": _linker(states, request),
         "fitting": len(fitting),
         "total": len(found.items.get(kept["control"], [])) if found is not None else 0,
-        "number": number,
-        "pages": pages,
-        "page_link": lambda n: "?" + urlencode([*query, ("page", n)]),
+        **pager,
     }
 
 
 def _fitting(found: Comparison | None, request: Request) -> tuple[list[AskedItem], dict[str, str]]:
     """Return the items that fit the filters of a request, and these filters."""
-    wanted = {name: request.query_params.get(name, "")[:200] for name in ("kind", "benchmark", "find", "control", "as")}
+    wanted = dict.fromkeys(_FILTERED, "") | filters_of(request, _FILTERED)
     kind = wanted["kind"] if wanted["kind"] in FILTERS else "all"
     items = found.items if found is not None else {}
     control = wanted["control"] if wanted["control"] in items else REAL if REAL in items else next(iter(items), REAL)
@@ -146,8 +146,7 @@ def _fitting(found: Comparison | None, request: Request) -> tuple[list[AskedItem
 def _query(states: list[EvaluationState], request: Request) -> list[tuple[str, str]]:
     """Return the evaluations and filters of a request for the address of another page."""
     runs = [("run", state.place.id) for state in states] if request.url.path.startswith("/compare") else []
-    given = [(name, request.query_params.get(name, "")[:200]) for name in ("kind", "benchmark", "find", "control", "as")]
-    return [*runs, *((name, value) for name, value in given if value)]
+    return [*runs, *((name, value) for name, value in filters_of(request, _FILTERED).items() if value)]
 
 
 def _linker(states: list[EvaluationState], request: Request) -> Callable[[AskedItem], str]:

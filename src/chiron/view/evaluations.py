@@ -9,18 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from chiron.evaluation.comparing import compare
+from chiron.evaluation.items import ItemResult, Verdict
+from chiron.evaluation.read_runs import REAL, Evaluated, image_folders, read_evaluations
+from chiron.evaluation.tables.content import grids
+from chiron.evaluation.tables.formats import Grid
 from chiron.view.model_states import EvaluationState
-from chiron.view.sources import (
-    REAL,
-    Evaluated,
-    Grid,
-    ItemResult,
-    Verdict,
-    compare,
-    grids,
-    image_folders,
-    read_evaluations,
-)
 from chiron.view.states import Signature
 
 _KEPT = 4
@@ -66,7 +60,6 @@ class AskedItem:
 
     @property
     def name(self) -> str:
-        """Benchmark and id."""
         return f"{self.first.benchmark}/{self.first.id}"
 
     @property
@@ -100,7 +93,6 @@ class StillReading(Exception):
     """A comparison is not finished yet."""
 
     def __init__(self, states: Sequence[EvaluationState]) -> None:
-        """Name the evaluations that are being read."""
         super().__init__(", ".join(state.place.name for state in states))
 
 

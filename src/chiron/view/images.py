@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from PIL import Image
@@ -10,22 +9,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chiron.view.sources import ImageFolder, ImageProblem, check_bytes, is_wide, stretched, turned, upright
+from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
+from chiron.client.images import is_wide, stretched, turned, upright
 
 _SHOWN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 """Formats that browsers show, with their media types."""
 _PLAIN = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
-@dataclass(frozen=True, slots=True)
-class ShownImage:
-    """An image file for a browser."""
-
-    data: bytes
-    media: str
+_Shown = tuple[bytes, str]
+"""A file for a browser, and its media type."""
 
 
-def shown_image(folder: ImageFolder | None, name: str, *, window: tuple[float, float] | None = None) -> ShownImage:
+def _shown_image(folder: ImageFolder | None, name: str, window: tuple[float, float] | None) -> _Shown:
     """Return an image of a case.
 
     Args:
@@ -40,13 +36,13 @@ def shown_image(folder: ImageFolder | None, name: str, *, window: tuple[float, f
         raise ImageProblem("run.json names no image folder")
     found, converted = folder.look_at(name, lambda image: _converted(image, window))
     if converted is not None:
-        return ShownImage(converted[0], converted[1])
+        return converted
     try:
         data = found.path.read_bytes()
     except OSError as error:
         raise ImageProblem(f"image '{name}' cannot be read: {error.strerror}") from error
     with Image.open(io.BytesIO(data), formats=tuple(_SHOWN)) as image:
-        return ShownImage(data, _SHOWN[str(image.format)])
+        return data, _SHOWN[str(image.format)]
 
 
 def image_response(folder: ImageFolder | None, name: str, request: Request) -> Response:
@@ -55,7 +51,7 @@ def image_response(folder: ImageFolder | None, name: str, request: Request) -> R
     Raises:
         HTTPException: the image cannot be shown; the reason is on the page of the error.
     """
-    return _response(lambda: shown_image(folder, name, window=_window(request)))
+    return _response(lambda: _shown_image(folder, name, _window(request)))
 
 
 def bytes_response(data: bytes, name: str) -> Response:
@@ -65,21 +61,21 @@ def bytes_response(data: bytes, name: str) -> Response:
         HTTPException: it is not an image that a browser shows.
     """
 
-    def shown() -> ShownImage:
+    def shown() -> _Shown:
         media = _SHOWN.get(check_bytes(data, name))
         if media is None:
             raise ImageProblem(f"image '{name}' is of a format that browsers do not show")
-        return ShownImage(data, media)
+        return data, media
 
     return _response(shown)
 
 
-def _response(show: Callable[[], ShownImage]) -> Response:
+def _response(show: Callable[[], _Shown]) -> Response:
     try:
-        image = show()
+        data, media = show()
     except ImageProblem as problem:
         raise HTTPException(HTTPStatus.NOT_FOUND, str(problem)) from problem
-    return Response(image.data, media_type=image.media, headers={"Content-Security-Policy": "default-src 'none'; sandbox"})
+    return Response(data, media_type=media, headers={"Content-Security-Policy": "default-src 'none'; sandbox"})
 
 
 def _window(request: Request) -> tuple[float, float] | None:
@@ -90,7 +86,7 @@ def _window(request: Request) -> tuple[float, float] | None:
     return (center, width) if 0 <= center <= 1 and 0 < width <= 2 else None
 
 
-def _converted(image: Image.Image, window: tuple[float, float] | None) -> tuple[bytes, str] | None:
+def _converted(image: Image.Image, window: tuple[float, float] | None) -> _Shown | None:
     """Return an image as PNG if the browser cannot show it as it is, or if another window is wanted."""
     if window is None and image.format in _SHOWN and image.mode in _PLAIN:
         return None

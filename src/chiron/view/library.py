@@ -3,14 +3,14 @@
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from chiron.jobs.directory import RUN
 from chiron.view.dataset_states import BuildState, ReleaseState
 from chiron.view.discovery import Kind, Place, find_places, kind_of, need_folders
 from chiron.view.model_states import EvaluationState, TrainingState
 from chiron.view.search_state import SearchState
-from chiron.view.sources import RUN
 from chiron.view.states import RunLine, RunState, Signature, UnknownState, stat_of
 
 _FIND_EVERY = 5.0
@@ -49,7 +49,6 @@ class Library:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the background thread."""
         self._thread = threading.Thread(target=self._work, name="chiron-view", daemon=True)
         self._thread.start()
 
@@ -80,10 +79,13 @@ class Library:
         return mark, _STATES[kind](place)
 
     def get(self, run_id: str) -> RunState | None:
-        """Return a run by its id, or ``None``."""
         with self._lock:
             known = self._states.get(run_id)
         return known[1] if known is not None else next((state for state in self.states() if state.place.id == run_id), None)
+
+    def chosen(self, run_ids: Iterable[str]) -> list[RunState]:
+        """Return the runs with these ids, each once; unknown ids are left out."""
+        return [state for run_id in dict.fromkeys(run_ids) if (state := self.get(run_id)) is not None]
 
     def lines(self) -> list[RunLine]:
         """Return the lines of the home page: running ones first, then by last change."""

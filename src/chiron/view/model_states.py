@@ -4,11 +4,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from chiron.view.accounts import Accounts, open_accounts
+from chiron.errors import ChironError
+from chiron.evaluation.items import ITEMS, RESULTS
+from chiron.jobs.directory import LEDGER, RUN
 from chiron.view.discovery import METRICS, SAMPLES, Kind, Place
-from chiron.view.lines import LineFile
-from chiron.view.sources import ITEMS, LEDGER, RESULTS, RUN, ChironError, read_object, read_run
-from chiron.view.states import MOST, RunLine, RunState, Signature, costs_of, stat_of
+from chiron.view.files import LineFile, read_object
+from chiron.view.states import MOST, RunLine, RunState, Signature, stat_of
 
 
 class EvaluationState(RunState):
@@ -18,36 +19,24 @@ class EvaluationState(RunState):
     files = (RUN, LEDGER, f"{LEDGER}-wal", ITEMS, RESULTS)
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read an evaluation."""
         super().__init__(place)
-        self.accounts: Accounts | None = None
-        self.run: dict[str, Any] = {}
         self.lines = LineFile(self.path / ITEMS)
 
     def refresh(self, until: float) -> bool:
-        """Count items and read new calls."""
-        self.run = read_run(self.path)
-        done = True
-        if (self.path / LEDGER).is_file():
-            self.accounts, done = open_accounts(self.path / LEDGER, self.accounts, until)
-        return all([done, self.lines.advance(until)])
+        return all([self.read_calls(until), self.lines.advance(until)])
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return model, number of answers, pending ones and cost."""
         groups = (read_object(self.path / RESULTS) or {}).get("groups")
         groups = [group for group in groups if isinstance(group, dict)] if isinstance(groups, list) else []
         pending = sum(_pending(group) for group in groups)
         known = len(self.lines) - pending
-        return RunLine(
-            self.place.id,
-            self.place.name,
-            self.kind,
+        return self.line_with(
             subject=f"{self.run.get('model', '')}: {', '.join(dict.fromkeys(str(g.get('benchmark')) for g in groups))}".rstrip(": "),
             state="running" if running else "complete" if groups and not pending else "stopped",
             done=known if groups else self.accounts.calls if self.accounts else 0,
             total=len(self.lines) if groups else None,
             unit="answers" if groups else "calls",
-            **costs_of(self.accounts),
+            **self.costs(),
         )
 
 
@@ -85,7 +74,6 @@ class TrainingState(RunState):
     files = (METRICS, SAMPLES, "model")
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a training."""
         super().__init__(place)
         self.stages: dict[str, Stage] = {}
         self._lines = LineFile(self.path / METRICS)
@@ -108,7 +96,6 @@ class TrainingState(RunState):
         return time.time() - about[2] / 1e9 < max(_STALE, 10 * max(last, default=0.0))
 
     def refresh(self, until: float) -> bool:
-        """Read new steps."""
         done = self._lines.advance(until)
         if self._lines.restarts != self._restarts:  # resumed from a checkpoint: the file was written again
             self.stages, self._read, self.unreadable, self._restarts = {}, 0, 0, self._lines.restarts
@@ -138,15 +125,11 @@ class TrainingState(RunState):
             self.unreadable += 1
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return the stage, steps and time left in the stage."""
         stage = list(self.stages.values())[-1] if self.stages else Stage("")
         done, left = len(stage.points), max(0, stage.steps - len(stage.points))
         recent = [point["seconds"] for point in stage.points[-50:]]
         complete = (self.path / "model").is_dir()
-        return RunLine(
-            self.place.id,
-            self.place.name,
-            self.kind,
+        return self.line_with(
             subject=f"stage {stage.name}" if stage.name else "",
             state="running" if running else "complete" if complete else "stopped",
             done=done,

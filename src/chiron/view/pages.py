@@ -1,9 +1,11 @@
 """Render the pages of the app, and format what only they show."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment
 from starlette.concurrency import run_in_threadpool
@@ -11,8 +13,8 @@ from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from chiron.errors import InputError
 from chiron.reports.shell import environment, render_page
-from chiron.view.sources import InputError
 
 STYLES = ("report.css", "view.css")
 _MOST_KEPT = 32
@@ -67,7 +69,6 @@ class KeptPages:
     """
 
     def __init__(self, seconds: float) -> None:
-        """Keep pages for so many seconds."""
         self._seconds, self._forgotten = seconds, 0
         self._pages: dict[tuple[str, str, object], tuple[float, Response]] = {}
 
@@ -110,10 +111,28 @@ def readable(what: str) -> Iterator[None]:
         ) from error
 
 
-def page_of(request: Request) -> int:
-    """Return the number of the wanted page, from 1."""
+def filters_of(request: Request, names: Iterable[str]) -> dict[str, str]:
+    """Return the filters that an address names. Longer ones than a person types are cut."""
+    return {name: request.query_params[name][:200] for name in names if name in request.query_params}
+
+
+def paged(request: Request, found: int, size: int, query: Iterable[tuple[str, str]], *, anchor: str = "") -> tuple[slice, dict[str, Any]]:
+    """Return which of the entries that were found the wanted page shows, and the variables of ``pager.html``.
+
+    Args:
+        request: names the page, from 1.
+        found: number of entries.
+        size: entries on a page.
+        query: filters, for the addresses of other pages.
+        anchor: end of these addresses.
+    """
     text = request.query_params.get("page", "1")
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 8 else 1
+    wanted = max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 8 else 1
+    pages = max(1, -(-found // size))
+    number = min(wanted, pages)
+    kept = list(query)
+    link = lambda n: "?" + urlencode([*kept, ("page", n)]) + anchor  # noqa: E731
+    return slice((number - 1) * size, number * size), {"number": number, "pages": pages, "page_link": link}
 
 
 def span(seconds: float | None) -> str:

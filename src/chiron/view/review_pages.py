@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -12,7 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from chiron.cases.case import Case
+from chiron.client.ledger import StoredResult
 from chiron.conversation.reasoning import parse_reasoning
+from chiron.errors import ChironError, InputError
 from chiron.reviews.agreement import agreement_of_reviews
 from chiron.reviews.records import REASONS, Kind, ReviewBody, ReviewRecord, current_reviews, hash_path, parse_body
 from chiron.view.access import Gate, Reviewer
@@ -21,9 +25,8 @@ from chiron.view.case_index import case_key
 from chiron.view.library import Library
 from chiron.view.pages import page, readable
 from chiron.view.review_queue import QueueView, ReviewQueue, ReviewSettings
-from chiron.view.search_pages import result_of, search_of
+from chiron.view.search_pages import image_names, result_of, search_of
 from chiron.view.search_state import SearchState
-from chiron.view.sources import Case, ChironError, InputError, StoredResult
 
 _MOST_BYTES = 4 * 2**20
 """Maximum size of a review that a page sends."""
@@ -52,7 +55,6 @@ class ReviewPages:
     """The pages of all reviewers."""
 
     def __init__(self, library: Library, gate: Gate, settings: ReviewSettings) -> None:
-        """Create the pages of a server."""
         self._library, self._gate, self._settings = library, gate, settings
         self._queues: dict[str, ReviewQueue] = {}
         self._lock = threading.Lock()
@@ -66,9 +68,9 @@ class ReviewPages:
         for task in tasks:
             below = f"/runs/{{run}}/{task}"
             routes += [
-                Route(below, self._first(task)),
-                Route(f"{below}/{{key}}", self._show(task)),
-                Route(f"{below}/{{key}}", self._write(task), methods=["POST"]),
+                Route(below, partial(self._first, task)),
+                Route(f"{below}/{{key}}", partial(self._show, task)),
+                Route(f"{below}/{{key}}", partial(self._write, task), methods=["POST"]),
             ]
         return routes
 
@@ -89,12 +91,9 @@ class ReviewPages:
         skipped = [(name, case_key(name)) for name in view.skipped[-50:]]
         return {"run": state.place, "problem": "", "view": view, "skipped": skipped, "disputes": len(disputes), "agreed": agreed}
 
-    def _first(self, task: Task) -> Any:
-        def first(request: Request) -> Response:
-            reviewer, state = self._person(request, task), search_of(self._library, request)
-            return RedirectResponse(self._next(task, state, reviewer), HTTPStatus.SEE_OTHER)
-
-        return first
+    def _first(self, task: Task, request: Request) -> Response:
+        reviewer, state = self._person(request, task), search_of(self._library, request)
+        return RedirectResponse(self._next(task, state, reviewer), HTTPStatus.SEE_OTHER)
 
     def _next(self, task: Task, state: SearchState, reviewer: Reviewer, done: str = "") -> str:
         """Return the address of the next path, or of the reviewer's home if none waits."""
@@ -104,56 +103,50 @@ class ReviewPages:
         following = next((name for name in waiting if name != done and queue.has_path(name)), None)
         return "/review" if following is None else f"/runs/{state.place.id}/{task}/{case_key(following)}"
 
-    def _show(self, task: Task) -> Any:
-        def show(request: Request) -> Response:
-            reviewer, shown = self._person(request, task), self._shown(request)
-            result = shown.result
-            with readable(f"the record of case '{result.case_id.strip()}'"):
-                path = parse_reasoning(shown.reasoning)
-                events = shown.events()
-                reviews = current_reviews(events)
-                view = shown.queue.view(reviewer.name) if task == "review" else QueueView(tuple(shown.queue.disputes()), (), ())
-                return page(
-                    "review.html",
-                    script=("view.js", "review.js"),
-                    reviewer=reviewer,
-                    task=task,
-                    run=shown.state.place,
-                    key=case_key(result.case_id),
-                    id=result.case_id.strip(),
-                    sha256=shown.sha256,
-                    question=str(result.record.get("question") or ""),
-                    answer=str(result.record.get("answer") or ""),
-                    case=_case(shown.state, result),
-                    names=[str(name) for name in result.record.get("images") or ()],
-                    steps=path.steps,
-                    final=path.answer or "",
-                    entries=_entries(shown, task, reviewer, reviews, len(path.steps)),
-                    note=_mine(shown, task, reviewer, reviews).get("note") or "",
-                    others=list(reviews.values()) if task == "adjudicate" else [],
-                    reasons=REASONS,
-                    waiting=len(view.waiting),
-                    handled=len(view.handled),
-                    before=_before(view, result.case_id),
-                    done=reviewer.name in reviews and task == "review",
-                )
+    def _show(self, task: Task, request: Request) -> Response:
+        reviewer, shown = self._person(request, task), self._shown(request)
+        result = shown.result
+        with readable(f"the record of case '{result.case_id.strip()}'"):
+            path = parse_reasoning(shown.reasoning)
+            reviews = current_reviews(shown.events())
+            mine = _mine(shown, task, reviewer, reviews)
+            view = shown.queue.view(reviewer.name) if task == "review" else QueueView(tuple(shown.queue.disputes()), (), ())
+            return page(
+                "review.html",
+                script=("view.js", "review.js"),
+                reviewer=reviewer,
+                task=task,
+                run=shown.state.place,
+                key=case_key(result.case_id),
+                id=result.case_id.strip(),
+                sha256=shown.sha256,
+                question=str(result.record.get("question") or ""),
+                answer=str(result.record.get("answer") or ""),
+                case=_case(shown.state, result),
+                names=image_names(result),
+                steps=path.steps,
+                final=path.answer or "",
+                entries=_entries(mine, len(path.steps)),
+                note=mine.get("note") or "",
+                others=list(reviews.values()) if task == "adjudicate" else [],
+                reasons=REASONS,
+                waiting=len(view.waiting),
+                handled=len(view.handled),
+                before=_before(view, result.case_id),
+                done=reviewer.name in reviews and task == "review",
+            )
 
-        return show
-
-    def _write(self, task: Task) -> Any:
-        async def write(request: Request) -> Response:
-            reviewer = self._person(request, task)
-            body = b""
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MOST_BYTES:
-                    return JSONResponse({"error": "the review is too large: shorten its texts"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            try:
-                return await run_in_threadpool(self._store, task, request, reviewer, body)
-            except ChironError as problem:
-                return JSONResponse({"error": str(problem)}, HTTPStatus.UNPROCESSABLE_ENTITY)
-
-        return write
+    async def _write(self, task: Task, request: Request) -> Response:
+        reviewer = self._person(request, task)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_BYTES:
+                return JSONResponse({"error": "the review is too large: shorten its texts"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        try:
+            return await run_in_threadpool(self._store, task, request, reviewer, body)
+        except ChironError as problem:
+            return JSONResponse({"error": str(problem)}, HTTPStatus.UNPROCESSABLE_ENTITY)
 
     def _store(self, task: Task, request: Request, reviewer: Reviewer, body: bytes) -> Response:
         try:
@@ -217,9 +210,8 @@ def _mine(shown: _Shown, task: Task, reviewer: Reviewer, reviews: dict[str, Revi
     return dict(known) if known is not None else {}
 
 
-def _entries(shown: _Shown, task: Task, reviewer: Reviewer, reviews: dict[str, ReviewRecord], steps: int) -> list[dict[str, str]]:
+def _entries(mine: dict[str, Any], steps: int) -> list[dict[str, str]]:
     """Return the fields of the form for each step and, last, for the final answer."""
-    mine = _mine(shown, task, reviewer, reviews)
     listed = mine.get("steps")
     listed = listed if isinstance(listed, list) and len(listed) == steps else [None] * steps
     entries = [entry if isinstance(entry, dict) else {} for entry in (*listed, mine.get("final"))]

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chiron.client.ledger import Ledger
+from chiron.errors import InputError
+from chiron.jobs.directory import LEDGER
 from chiron.reviews.records import ReviewRecord, by_path, hash_path, is_disputed
 from chiron.reviews.store import EventHead, ReviewStore
+from chiron.view.files import reading
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, InputError, Ledger, reading
 
 _PATHS = """
 SELECT case_id FROM results WHERE retained = 1 OR (outcome IN ('full_score', 'depth') AND mics_score >= ?) ORDER BY position, case_id
@@ -32,7 +35,6 @@ class ReviewSettings:
     """Also review rejected paths with at least this MICS-Score."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for name, value in (("--double", self.double), ("--min-score", self.min_score)):
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"{name} must be between 0 and 1 (got {value:g})")

@@ -2,15 +2,17 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
 from typing import Any, Protocol
 
+from chiron.cases.body_systems import BODY_SYSTEMS
+from chiron.cases.modalities import MODALITIES
+from chiron.errors import InputError
 from chiron.extras import install_command
-from chiron.view.lines import LineFile
-from chiron.view.sources import BODY_SYSTEMS, MODALITIES, InputError
+from chiron.view.files import LineFile
 
 UNKNOWN = "unknown"
 _CHUNK = 100
@@ -70,7 +72,6 @@ class ReleaseRows:
     """Rows of a release: Parquet files by part and split."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the release in ``folder``."""
         self._folder = folder
         self._texts: tuple[object, Any] = (None, None)
         """The last place that texts were read from, and its texts. The rows of a page are next to each other."""
@@ -136,7 +137,6 @@ class RowQuery:
     body_system: str = ""
 
     def fits(self, head: RowHead) -> bool:
-        """Return whether a row is wanted."""
         return (
             (not self.find or self.find.lower() in head.id.lower())
             and (not self.part or head.part == self.part)
@@ -150,7 +150,6 @@ class RowIndex:
     """Index of all rows of a directory, read in the background. Not safe for several threads at once."""
 
     def __init__(self) -> None:
-        """Create an empty index."""
         self.heads: list[RowHead] = []
         self.by_id: dict[str, int] = {}
         self.cells: Counter[tuple[str, str]] = Counter()
@@ -185,12 +184,10 @@ class RowIndex:
         for modality in dict.fromkeys(head.modalities or (UNKNOWN,)):
             self.cells[modality, head.body_system] += 1
 
-    def find(self, query: RowQuery, first: int, count: int) -> tuple[list[tuple[int, RowHead]], int]:
-        """Return a page of the matching rows with their positions, and the number of all matching ones."""
-        if query == RowQuery():
-            return list(enumerate(self.heads[first : first + count], first)), len(self.heads)
-        found = [(number, head) for number, head in enumerate(self.heads) if query.fits(head)]
-        return found[first : first + count], len(found)
+    def find(self, query: RowQuery) -> Sequence[int]:
+        """Return the positions of the matching rows."""
+        every = range(len(self.heads))
+        return every if query == RowQuery() else [number for number in every if query.fits(self.heads[number])]
 
     def axes(self) -> tuple[list[str], list[str]]:
         """Return the modalities and body systems that occur, in the order of the taxonomy."""

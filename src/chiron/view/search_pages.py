@@ -1,7 +1,7 @@
 """Pages of a search: totals and the table of cases, a case, its calls and images."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from http import HTTPStatus
 from typing import get_args
@@ -12,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.client.ledger import Ledger, StoredResult
+from chiron.errors import InputError
+from chiron.jobs.directory import LEDGER
 from chiron.reports import figures
 from chiron.reports.case_view import Kind, case_view
 from chiron.reports.run_summary import RunInfo
@@ -23,30 +26,24 @@ from chiron.view.case_index import NOT_REVIEWED, SCORES, SEPARATOR, UPLIFTS, Que
 from chiron.view.discovery import Place
 from chiron.view.images import image_response
 from chiron.view.library import Library
-from chiron.view.pages import page, page_of, readable
+from chiron.view.pages import filters_of, page, paged, readable
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, InputError, Ledger, StoredResult, reading
 
 PAGE = 50
 """Cases on one page of the table."""
-_READ = 0.08
+READ = 0.08
 """Seconds that a request reads records for; the rest is read in the background."""
 
 
 def routes(library: Library) -> list[Route]:
     """Return the routes below the page of a search."""
 
-    def case(request: Request) -> Response:
-        return case_page(search_of(library, request), request)
-
-    def calls(request: Request) -> Response:
-        return calls_page(search_of(library, request), request)
-
-    def image(request: Request) -> Response:
-        return image_of(search_of(library, request), request)
+    def of_search(show: Callable[[SearchState, Request], Response]) -> Callable[[Request], Response]:
+        return lambda request: show(search_of(library, request), request)
 
     below = "/runs/{run}/cases/{key}"
-    return [Route(below, case), Route(f"{below}/calls", calls), Route(f"{below}/images/{{number:place}}", image)]
+    pages = {"": case_page, "/calls": calls_page, "/images/{number:place}": image_of}
+    return [Route(below + end, of_search(show)) for end, show in pages.items()]
 
 
 def search_of(library: Library, request: Request) -> SearchState:
@@ -59,16 +56,13 @@ def search_of(library: Library, request: Request) -> SearchState:
 
 def query_of(request: Request) -> Query:
     """Return the filters of a request; unknown values match nothing or everything, but never fail."""
-    given = {field.name: request.query_params[field.name][:200] for field in fields(Query) if field.name in request.query_params}
-    return Query(**given | ({"review": ""} if request.state.blind else {}))
+    return Query(**filters_of(request, (field.name for field in fields(Query))) | ({"review": ""} if request.state.blind else {}))
 
 
-def query_text(query: Query, **more: object) -> str:
+def query_text(query: Query) -> str:
     """Return a query as the end of an address, empty if it is the usual one."""
-    usual = Query()
-    changed = {f.name: getattr(query, f.name) for f in fields(Query) if getattr(query, f.name) != getattr(usual, f.name)}
-    text = urlencode({**changed, **more})
-    return f"?{text}" if text else ""
+    changed = query.changed()
+    return f"?{urlencode(changed)}" if changed else ""
 
 
 def search_page(state: SearchState, request: Request, others: Sequence[Place] = ()) -> Response:
@@ -77,19 +71,18 @@ def search_page(state: SearchState, request: Request, others: Sequence[Place] = 
     Raises:
         InputError: the run cannot be read.
     """
-    query, number = query_of(request), page_of(request)
+    query = query_of(request)
     with state.lock:
-        line = state.line(time.monotonic() + _READ)
+        line = state.line(time.monotonic() + READ)
         if state.problem:
             raise InputError(state.problem)
-        _read_details(state)
+        state.read_reviews()
+        state.read_details(time.monotonic() + READ)
         info: RunInfo = read_info(state.path)
         index = state.index
         totals, choices = index.summary()
-        rows, found = index.find(query, (number - 1) * PAGE, PAGE)
-        pages = max(1, -(-found // PAGE))
-        if number > pages:
-            rows, found = index.find(query, (pages - 1) * PAGE, PAGE)
+        keys = index.keys(query)
+        shown, pager = paged(request, len(keys), PAGE, query.changed().items())
         spending = state.accounts.spending() if state.accounts else []
         return page(
             "search.html",
@@ -108,11 +101,9 @@ def search_page(state: SearchState, request: Request, others: Sequence[Place] = 
             waiting=index.waiting,
             query=query,
             query_text=query_text(query),
-            rows=rows,
-            found=found,
-            number=min(number, pages),
-            pages=pages,
-            page_link=lambda n: query_text(query, page=n) or f"?page={n}",
+            rows=[index.by_key(key) for key in keys[shown]],
+            found=len(keys),
+            **pager,
             choices=choices,
             scores=list(SCORES),
             uplifts=list(UPLIFTS),
@@ -125,14 +116,6 @@ def search_page(state: SearchState, request: Request, others: Sequence[Place] = 
         )
 
 
-def _read_details(state: SearchState) -> None:
-    state.wants_details = True
-    state.read_reviews()
-    if state.index.waiting:
-        with reading(state.path / LEDGER) as connection:
-            state.index.read_details(connection, time.monotonic() + _READ)
-
-
 def result_of(state: SearchState, request: Request) -> StoredResult:
     """Return the stored result of the case that a request names.
 
@@ -140,7 +123,7 @@ def result_of(state: SearchState, request: Request) -> StoredResult:
         InputError: it is no longer in the ledger, or damaged.
     """
     with state.lock:
-        state.line(time.monotonic() + _READ)
+        state.line(time.monotonic() + READ)
         row = state.index.by_key(request.path_params["key"])
     if row is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -151,6 +134,10 @@ def result_of(state: SearchState, request: Request) -> StoredResult:
     return result
 
 
+def image_names(result: StoredResult) -> list[str]:
+    return [str(name) for name in result.record.get("images") or ()]
+
+
 def case_page(state: SearchState, request: Request) -> Response:
     """Return the page of a case: images, question, answer, path and tree.
 
@@ -159,7 +146,8 @@ def case_page(state: SearchState, request: Request) -> Response:
     """
     result, query, key = result_of(state, request), query_of(request), request.path_params["key"]
     with state.lock:
-        _read_details(state)
+        state.read_reviews()
+        state.read_details(time.monotonic() + READ)
         before, after, place, number = state.index.neighbors(key, query)
     with readable(f"the record of case '{result.case_id.strip()}'"):
         view = case_view(result, 1, ())
@@ -169,7 +157,7 @@ def case_page(state: SearchState, request: Request) -> Response:
             key=key,
             case=replace(view, images_left_out=0),
             id=view.id,
-            names=[str(name) for name in result.record.get("images") or ()],
+            names=image_names(result),
             before=before,
             after=after,
             place=place,
@@ -195,7 +183,7 @@ def image_of(state: SearchState, request: Request) -> Response:
     """Return an image of a case, by its place in the case."""
     result = result_of(state, request)
     with readable(f"the record of case '{result.case_id.strip()}'"):
-        names = [str(name) for name in result.record.get("images") or ()]
+        names = image_names(result)
     number = request.path_params["number"]
     if number >= len(names):
         raise HTTPException(HTTPStatus.NOT_FOUND)

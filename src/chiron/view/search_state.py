@@ -4,14 +4,17 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from chiron.cases.images import ImageFolder
+from chiron.cases.reader import Selection, Shard
+from chiron.errors import ChironError, InputError
+from chiron.jobs.directory import LEDGER, RUN, WorkDirectory
 from chiron.reviews.records import by_path, decide
 from chiron.reviews.store import REVIEWS, ReviewStore
 from chiron.view.accounts import Accounts
 from chiron.view.case_index import CaseIndex
 from chiron.view.discovery import Kind, Place
-from chiron.view.sources import LEDGER, RUN, ChironError, ImageFolder, InputError, Selection, Shard, read_run, reading
+from chiron.view.files import reading
 from chiron.view.states import RunLine, RunState, stat_of
 
 _QUICK = 4e6
@@ -34,10 +37,7 @@ class SearchState(RunState):
     files = (RUN, LEDGER, f"{LEDGER}-wal")
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a search."""
         super().__init__(place)
-        self.accounts: Accounts | None = None
-        self.run: dict[str, Any] = {}
         self.total = _Total()
         self.wants_details = False
         self.labelled = False
@@ -52,7 +52,6 @@ class SearchState(RunState):
         return CaseIndex()
 
     def close(self) -> None:
-        """Free the index."""
         if "index" in vars(self):
             self.index.close()
 
@@ -63,11 +62,13 @@ class SearchState(RunState):
         Raises:
             InputError: ``run.json`` does not name them.
         """
-        return selection_of(self.run, self.path)
+        cases, limit, shard = (self.run.get(name) for name in ("cases", "limit", "shard"))
+        if not isinstance(cases, str) or not cases or "\0" in cases:
+            raise InputError(f"{self.path / RUN} names no file of cases")
+        return Selection(Path(cases), limit if isinstance(limit, int) else None, Shard.parse(shard) if isinstance(shard, str) else None)
 
     def refresh(self, until: float) -> bool:
-        """Read new calls and results."""
-        self.run = read_run(self.path)
+        self.run = WorkDirectory(self.path).read_run() or {}
         with reading(self.path / LEDGER) as connection:
             file = (self.path / LEDGER).stat().st_ino
             if file != self._file:  # a repaired ledger has taken the place of the damaged one
@@ -82,25 +83,18 @@ class SearchState(RunState):
         return done
 
     def describe(self, *, running: bool) -> RunLine:
-        """Return progress, retained paths, cost and time left."""
         counts = self.index.counts()
         done = counts.total() - counts["pending"]
         total = self.total.count
-        accounts = self.accounts or Accounts(self.path / LEDGER)
         finished = not counts["pending"] and (total is None or done >= total)
-        return RunLine(
-            self.place.id,
-            self.place.name,
-            self.kind,
+        return self.line_with(
             subject=Path(str(self.run.get("cases", ""))).name,
             state="running" if running else "complete" if finished else "stopped",
             done=done,
             total=total,
             retained=counts["retained"],
-            known_usd=accounts.known_usd,
-            possible_usd=accounts.possible_usd,
-            priced=accounts.priced,
-            seconds_left=_seconds_left(accounts, done, total) if running else None,
+            seconds_left=_seconds_left(self.accounts, done, total) if running and self.accounts else None,
+            **self.costs(),
         )
 
     def work(self, until: float) -> bool:
@@ -152,11 +146,17 @@ class SearchState(RunState):
         self._reviews, self.reviews_problem = (now, max((event["id"] for event in new), default=last)), ""
         return bool(new)
 
-    def _read_more(self, until: float) -> bool:
-        changed = self.read_reviews()
+    def read_details(self, until: float) -> None:
+        """Read records into the index, now and in the background from now on."""
+        self.wants_details = True
         if self.index.waiting:
             with reading(self.path / LEDGER) as connection:
                 self.index.read_details(connection, until)
+
+    def _read_more(self, until: float) -> bool:
+        changed = self.read_reviews()
+        if self.index.waiting:
+            self.read_details(until)
             changed = True
         elif not self.total.problem:
             before, self.labelled = self.labelled, self.index.read_labels(self.total.source, self.selection, until)
@@ -164,21 +164,8 @@ class SearchState(RunState):
         return changed
 
     def case_file_images(self) -> ImageFolder | None:
-        """Return the image folder of the run, if it names one."""
         folder = self.run.get("images")
         return ImageFolder(Path(folder)) if isinstance(folder, str) and folder else None
-
-
-def selection_of(run: dict[str, Any], path: Path) -> Selection:
-    """Return the cases that a run selects.
-
-    Raises:
-        InputError: ``run.json`` does not name them.
-    """
-    cases, limit, shard = run.get("cases"), run.get("limit"), run.get("shard")
-    if not isinstance(cases, str) or not cases or "\0" in cases:
-        raise InputError(f"{path / RUN} names no file of cases")
-    return Selection(Path(cases), limit if isinstance(limit, int) else None, Shard.parse(shard) if isinstance(shard, str) else None)
 
 
 def _seconds_left(accounts: Accounts, done: int, total: int | None) -> float | None:

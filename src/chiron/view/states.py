@@ -5,13 +5,17 @@ import os
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from chiron.client.batch_record import FOLDER as BATCHES
+from chiron.client.batch_record import read_open_batches
+from chiron.errors import ChironError, InputError
+from chiron.jobs.directory import LEDGER, RUN, WorkDirectory
 from chiron.view.accounts import Accounts
 from chiron.view.discovery import METRICS, PROVENANCE, Kind, Place, kind_of
-from chiron.view.sources import BATCHES, LEDGER, RUN, ChironError, InputError, in_use, read_open_batches
+from chiron.view.files import in_use, reading
 
 _log = logging.getLogger(__name__)
 Signature = tuple[object, ...]
@@ -68,10 +72,13 @@ class RunState:
     """Files whose changes change the run's pages."""
 
     def __init__(self, place: Place) -> None:
-        """Prepare to read a run."""
         self.place = place
         self._folder = f"{place.path}{os.sep}"
         self.lock = threading.RLock()
+        self.run: dict[str, Any] = {}
+        """Content of ``run.json``."""
+        self.accounts: Accounts | None = None
+        """Calls of the run, once its ledger is read."""
         self.problem = ""
         self.settled = False
         """Whether everything is read that the home page shows."""
@@ -80,7 +87,6 @@ class RunState:
 
     @property
     def path(self) -> Path:
-        """The run directory."""
         return self.place.path
 
     def signature(self) -> Signature:
@@ -93,7 +99,7 @@ class RunState:
         left = until - time.monotonic()
         # A page with many runs waits neither for all of them nor for the background thread, which may be reading this one.
         if (self._line is None and left <= 0) or not self.lock.acquire(timeout=max(0.0, min(left, threading.TIMEOUT_MAX))):
-            return self._line or RunLine(self.place.id, self.place.name, self.kind, state="reading")
+            return self._line or self.line_with(state="reading")
         try:
             now = self.signature()
             if self._line is None or now != self._seen or not self.settled:
@@ -112,7 +118,7 @@ class RunState:
             line = self.damaged(problem)
         # Reading a ledger creates an empty -wal file next to it, which does not change the run.
         times = [about[2] for about in now[1:] if isinstance(about, tuple) and about[1]]
-        return RunLine(**{**vars(line), "changed": max(times, default=0) / 1e9, "batches": self._batches()})
+        return replace(line, changed=max(times, default=0) / 1e9, batches=self._batches())
 
     def _batches(self) -> tuple[str, ...]:
         try:
@@ -132,8 +138,26 @@ class RunState:
                     f"{self.path} cannot be read ({type(problem).__name__}): a file in it is damaged, or of another version of chiron;"
                     " restore it from a copy"
                 )
-            self._line = RunLine(self.place.id, self.place.name, self.kind, state="damaged", problem=self.problem)
+            self._line = self.line_with(state="damaged", problem=self.problem)
             return self._line
+
+    def line_with(self, **values: Any) -> RunLine:
+        return RunLine(self.place.id, self.place.name, self.kind, **values)
+
+    def costs(self) -> dict[str, Any]:
+        """Return the cost fields of a line; none without a ledger."""
+        known = self.accounts
+        return {} if known is None else {"known_usd": known.known_usd, "possible_usd": known.possible_usd, "priced": known.priced}
+
+    def read_calls(self, until: float) -> bool:
+        """Read ``run.json`` and, if there is a ledger, its new calls; return whether all are read."""
+        self.run = WorkDirectory(self.path).read_run() or {}
+        ledger = self.path / LEDGER
+        if not ledger.is_file():
+            return True
+        self.accounts = self.accounts or Accounts(ledger)
+        with reading(ledger) as connection:
+            return self.accounts.advance(connection, until)
 
     def refresh(self, until: float) -> bool:  # noqa: ARG002 - for others
         """Read what is new; return whether everything is read.
@@ -168,12 +192,4 @@ class UnknownState(RunState):
     files = (RUN, LEDGER, METRICS, PROVENANCE)
 
     def describe(self, *, running: bool) -> RunLine:  # noqa: ARG002 - the problem is the same
-        """Return a line with the problem."""
         raise InputError(kind_of(self.path)[1] or "this directory changed while it was read: reload the page")
-
-
-def costs_of(accounts: Accounts | None) -> dict[str, Any]:
-    """Return the cost fields of a line."""
-    if accounts is None:
-        return {}
-    return {"known_usd": accounts.known_usd, "possible_usd": accounts.possible_usd, "priced": accounts.priced}

@@ -2,41 +2,20 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chiron.errors import InputError
 from chiron.view.charts import HEIGHT, WIDTH, Chart, Point, chart
 from chiron.view.model_states import Stage, TrainingState
-from chiron.view.pages import page, page_of
-from chiron.view.sources import InputError
+from chiron.view.pages import filters_of, page, paged
 
 _READ = 0.1
 _ROWS = 20
 """Sampled rows on one page."""
 _KINDS = {"": "all rows", "wrong": "last answer wrong", "right": "last answer right", "changed": "verdict changed"}
-
-
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """One stage in the table."""
-
-    name: str
-    done: int
-    steps: int
-    first_loss: float | None
-    last_loss: float | None
-    """Mean of the last steps, up to 20."""
-    held_out: float | None
-    accuracy: float | None
-    """Share of the last generated answers that are right."""
-    tokens: float
-    tokens_per_second: float | None
-    seconds: float
-    memory_gib: float | None
 
 
 def training_page(state: TrainingState, request: Request) -> Response:
@@ -53,7 +32,7 @@ def training_page(state: TrainingState, request: Request) -> Response:
         return page(
             "training.html",
             line=line,
-            stages=[stage_row(stage) for stage in stages],
+            stages=[_stage_row(stage) for stage in stages],
             charts=_charts(stages),
             unreadable=state.unreadable,
             size=(WIDTH, HEIGHT),
@@ -72,23 +51,18 @@ def _samples(state: TrainingState, request: Request) -> dict[str, Any]:
             by_row.setdefault(str(sample["id"]), []).append({**sample, "total_steps": int(sample["total_steps"])})
         except (InputError, KeyError, TypeError, ValueError, OverflowError):
             unreadable += 1
-    find, kind = (request.query_params.get(name, "")[:200] for name in ("find", "kind"))
-    words = find.lower().split()[:8]
-    rows = [samples for samples in by_row.values() if _fits(samples, kind, words)]
-    pages = max(1, -(-len(rows) // _ROWS))
-    number = min(page_of(request), pages)
-    given = [(name, value) for name, value in (("find", find), ("kind", kind)) if value]
+    given = {"find": "", "kind": ""} | filters_of(request, ("find", "kind"))
+    words = given["find"].lower().split()[:8]
+    rows = [samples for samples in by_row.values() if _fits(samples, given["kind"], words)]
+    shown, pager = paged(request, len(rows), _ROWS, [item for item in given.items() if item[1]], anchor="#samples-title")
     return {
-        "samples": rows[(number - 1) * _ROWS : number * _ROWS],
+        "samples": rows[shown],
         "sampled": len(by_row),
         "fitting": len(rows),
         "samples_unreadable": unreadable,
         "kinds": _KINDS,
-        "kind": kind,
-        "find": find,
-        "number": number,
-        "pages": pages,
-        "page_link": lambda n: "?" + urlencode([*given, ("page", n)]) + "#samples-title",
+        **given,
+        **pager,
     }
 
 
@@ -100,25 +74,25 @@ def _fits(samples: list[dict[str, Any]], kind: str, words: list[str]) -> bool:
     return all(word in text for word in words)
 
 
-def stage_row(stage: Stage) -> StageRow:
-    """Summarize a stage."""
+def _stage_row(stage: Stage) -> dict[str, object]:
+    """Return the cells of a stage in the table."""
     points = stage.points
     seconds = sum(point["seconds"] for point in points)
     tokens = sum(point["tokens"] for point in points)
     last = [point["loss"] for point in points[-20:]]
-    return StageRow(
-        stage.name,
-        len(points),
-        stage.steps,
-        points[0]["loss"] if points else None,
-        sum(last) / len(last) if last else None,
-        stage.held_out[-1][1] if stage.held_out else None,
-        stage.accuracy[-1][1] if stage.accuracy else None,
-        tokens,
-        tokens / seconds if seconds else None,
-        seconds,
-        max((point["memory_gib"] for point in points), default=None),
-    )
+    return {
+        "name": stage.name,
+        "done": len(points),
+        "steps": stage.steps,
+        "first_loss": points[0]["loss"] if points else None,
+        "last_loss": sum(last) / len(last) if last else None,
+        "held_out": stage.held_out[-1][1] if stage.held_out else None,
+        "accuracy": stage.accuracy[-1][1] if stage.accuracy else None,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds if seconds else None,
+        "seconds": seconds,
+        "memory_gib": max((point["memory_gib"] for point in points), default=None),
+    }
 
 
 def _charts(stages: list[Stage]) -> list[tuple[str, str, Chart | None]]:

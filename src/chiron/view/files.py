@@ -1,16 +1,72 @@
-"""A JSONL file whose lines are read one at a time while another process may append to it."""
+"""Files of a run, read while another process may write them."""
 
 import json
 import os
+import sqlite3
 import time
 from array import array
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from chiron.view.sources import InputError
+from chiron.client.ledger_store import explained, open_for_reading
+from chiron.errors import InputError
+from chiron.jobs.directory import LOCK, WorkDirectory
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None
 
 _BLOCK = 1 << 20
+
+
+@contextmanager
+def reading(ledger: Path) -> Iterator[sqlite3.Connection]:
+    """Open a ledger for reading, also while another process writes it; errors of SQLite become errors that say what to do.
+
+    Raises:
+        InputError: the file is missing, damaged, or written by another version.
+    """
+    with explained(ledger), closing(open_for_reading(ledger)) as connection:
+        yield connection
+
+
+def in_use(directory: Path) -> bool:
+    """Return whether a process works in a run directory now. A missing lock file is not created."""
+    lock = directory / LOCK
+    if fcntl is None:
+        return lock.is_file() and WorkDirectory(directory).in_use
+    try:
+        with lock.open("rb") as file:
+            # A shared lock for a moment; a command that wants the run waits longer than that.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # there is no lock, or it cannot be read
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON file that holds one object; ``None`` if it is missing.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}): write it again with the command that made it") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a JSON object: write it again with the command that made it")
+    return value
 
 
 class LineFile:
