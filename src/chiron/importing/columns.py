@@ -136,19 +136,16 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
     """
     names = [_plain(h) for h in header]
     separate = sum(_OPTION.fullmatch(name) is not None for name in names) >= 2
-    places: dict[str, tuple[int, ...]] = {}
-    for field, columns in wanted.items():
-        places[field] = tuple(_find(column, header, names, where) for column in columns)
+    has_impression = any(_BY_NAME.get(name) == "impression" for name in set(names) - _DIAGNOSES)
+    places = {field: tuple(_find(column, header, names, where) for column in columns) for field, columns in wanted.items()}
     taken = {i for at in places.values() for i in at}
     for i, name in enumerate(names):
-        field_of = _field_of(name, separate_options=separate)
-        if field_of is None or field_of in wanted or i in taken:
-            continue
-        if name in _DIAGNOSES and any(_BY_NAME.get(other) == "impression" for other in set(names) - _DIAGNOSES):
+        field = _field_of(name, separate_options=separate)
+        if field is None or field in wanted or i in taken or (has_impression and name in _DIAGNOSES):
             continue
         # If two columns match one field, the first wins; images and options may span several columns.
-        if field_of not in places or field_of in _MANY:
-            places[field_of] = (*places.get(field_of, ()), i)
+        if field not in places or field in _MANY:
+            places[field] = (*places.get(field, ()), i)
     return ColumnMap(
         header=tuple(header),
         places={field: places[field] for field in FIELDS if field in places},

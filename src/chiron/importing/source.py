@@ -2,11 +2,10 @@
 
 import codecs
 import gzip
-import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -171,28 +170,6 @@ def files_under(folder: Path, skip: Path | None = None) -> Iterator[Path]:
             inside = not path.is_symlink() or os.path.realpath(path).startswith(fence + os.sep)
             if not name.startswith(".") and inside and path.is_file():
                 yield path
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """File metadata from which changes are detected without reading the files."""
-
-    files: int
-    size: int
-    """Total size in bytes."""
-    digest: str
-    """SHA-256 (hex) of names, sizes and modification times."""
-
-
-def state_of(sources: Iterable[Path], skip: Path) -> State:
-    """Return the state of files, and of all files in folders, without reading them."""
-    digest, files, size = hashlib.sha256(), 0, 0
-    for source in sources:
-        for path in files_under(source, skip) if source.is_dir() else (source,):
-            about = path.stat()
-            digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-            files, size = files + 1, size + about.st_size
-    return State(files, size, digest.hexdigest())
 
 
 UNKNOWN = "\ufffd"
