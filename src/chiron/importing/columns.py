@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -135,22 +135,28 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
         InputError: a requested column does not exist.
     """
     names = [_plain(h) for h in header]
-    separate = sum(_OPTION.fullmatch(name) is not None for name in names) >= 2
-    has_impression = any(_BY_NAME.get(name) == "impression" for name in set(names) - _DIAGNOSES)
-    places = {field: tuple(_find(column, header, names, where) for column in columns) for field, columns in wanted.items()}
-    taken = {i for at in places.values() for i in at}
-    for i, name in enumerate(names):
-        field = _field_of(name, separate_options=separate)
-        if field is None or field in wanted or i in taken or (has_impression and name in _DIAGNOSES):
-            continue
-        # If two columns match one field, the first wins; images and options may span several columns.
-        if field not in places or field in _MANY:
-            places[field] = (*places.get(field, ()), i)
+    asked = {field: tuple(_find(column, header, names, where) for column in columns) for field, columns in wanted.items()}
+    places = {**_known_places(names, {i for at in asked.values() for i in at}), **asked}
     return ColumnMap(
         header=tuple(header),
         places={field: places[field] for field in FIELDS if field in places},
         identifiers=tuple(i for i, name in enumerate(names) if name in _IDENTIFIERS or _CALLS_SOMEBODY.fullmatch(name)),
     )
+
+
+def _known_places(names: Sequence[str], taken: Collection[int]) -> dict[str, tuple[int, ...]]:
+    """Return the columns with a known name by field, without those that are ``taken``."""
+    separate = sum(_OPTION.fullmatch(name) is not None for name in names) >= 2
+    has_impression = any(_BY_NAME.get(name) == "impression" for name in set(names) - _DIAGNOSES)
+    places: dict[str, tuple[int, ...]] = {}
+    for i, name in enumerate(names):
+        field = _field_of(name, separate_options=separate)
+        if field is None or i in taken or (has_impression and name in _DIAGNOSES):
+            continue
+        # If two columns match one field, the first wins; images and options may span several columns.
+        if field not in places or field in _MANY:
+            places[field] = (*places.get(field, ()), i)
+    return places
 
 
 def _field_of(name: str, *, separate_options: bool) -> str | None:
