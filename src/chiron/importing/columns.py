@@ -219,6 +219,11 @@ def settle(texts: Mapping[str, str], question: str | None) -> dict[str, str]:
     return settled
 
 
+def paragraphs(text: str) -> list[str]:
+    """Split a report at its blank lines."""
+    return [part for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
 def with_options(case: Case, options: Sequence[str]) -> Case:
     """Return the case with its options in the question and one of them, in words, as the answer.
 

@@ -298,9 +298,7 @@ class Volume:
             axes[int(world)] = (axis, int(direction))
         if max(shape[axes[0][0]], shape[axes[1][0]]) ** 2 > MAX_PIXELS:
             raise LeaveOut(Why.IMAGE, f"its slices are larger than {MAX_PIXELS // 10**6} megapixels: resample it")
-        count = 1
-        for n in shape[3:]:
-            count *= n
+        count = math.prod(shape[3:])
         return Volume(image.dataobj, tuple(axes), tuple(zooms[axis] for axis, _ in axes), shape[axes[2][0]], count, oriented)
 
     def axial(self, index: int, number: int) -> "NDArray[Any]":

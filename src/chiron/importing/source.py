@@ -5,7 +5,7 @@ import gzip
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -257,15 +257,13 @@ def kind_of(source: Path, skip: Path | None = None) -> SourceKind:
         raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
     if (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
         return SourceKind.DATASET
-    top = {_file_kind(p) for p in sorted(source.iterdir()) if p.is_file() and not p.name.startswith(".")} - {None}
-    if len(top) == 1:
-        return top.pop() or SourceKind.TABLE
-    found = top or {_file_kind(p) for p in islice(files_under(source, skip), _LOOKED_AT)} - {None, SourceKind.JSONL, SourceKind.TABLE}
-    kinds = sorted(kind for kind in found if kind is not None)
+    top = _kinds(p for p in sorted(source.iterdir()) if p.is_file() and not p.name.startswith("."))
+    kinds = top or _kinds(islice(files_under(source, skip), _LOOKED_AT)) - {SourceKind.JSONL, SourceKind.TABLE}
     if len(kinds) == 1:
-        return kinds[0]
+        return kinds.pop()
     if kinds:
-        raise InputError(f"{source} contains several kinds of sources ({', '.join(kinds)}): choose one with --from, or name the file")
+        listed = ", ".join(sorted(kinds))
+        raise InputError(f"{source} contains several kinds of sources ({listed}): choose one with --from, or name the file")
     raise InputError(f"{source} contains no JSONL, table, DICOM, NIfTI or dataset: name its kind with --from {'|'.join(SourceKind)}")
 
 
@@ -281,6 +279,10 @@ def the_file(source: Path, suffixes: tuple[str, ...], what: str) -> Path:
     if len(files) != 1:
         raise InputError(f"{source} contains {len(files) or 'no'} {what}{'s' if files else ''}: name one file")
     return files[0]
+
+
+def _kinds(paths: Iterable[Path]) -> set[SourceKind]:
+    return {kind for path in paths if (kind := _file_kind(path)) is not None}
 
 
 def _file_kind(path: Path) -> SourceKind | None:

@@ -15,7 +15,7 @@ from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
 from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
-from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, count_recognized, map_columns, settle, with_options
+from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, count_recognized, map_columns, paragraphs, settle, with_options
 from chiron.importing.phi_filter import Pseudonyms, folder_name, identifiers, named
 from chiron.importing.source import (
     GROUP_FOLDER,
@@ -289,7 +289,7 @@ def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
     record: dict[str, object] = {field: texts.get(field, "") for field in _TEXTS}
     # The images are read later. As many placeholder names as marks let the case pass validation.
     names = [f"-{n}" for n in range(max(1, texts.get("question", "").count(IMAGE_MARK)))]
-    record |= {"id": case_id, "images": names, "findings": [p for p in re.split(r"\n\s*\n", texts.get("findings", "")) if p.strip()]}
+    record |= {"id": case_id, "images": names, "findings": paragraphs(texts.get("findings", ""))}
     record["age"] = age_band(texts["age"]) if texts.get("age") else None
     record["modality"] = texts.get("modality") or modality
     try:
