@@ -72,7 +72,6 @@ def parse_case(record: object, *, unlabeled: bool = False) -> Case:
 
 
 def _read_form(record: Mapping[str, Any]) -> Case:
-    """Parse a record in any supported format."""
     if "img_name" in record and "images" not in record:
         record = _with_images(record)
     if "gt_answer" in record and "messages" not in record:
@@ -162,8 +161,6 @@ def _parse_published(record: Mapping[str, Any]) -> Case:
         age=_optional(record, "age_label"),
         sex=_optional(record, "gender_label"),
         title=_optional(record, "title"),
-        modality=None,
-        body_system=None,
         meta=_rest(record, _PUBLISHED),
     )
 

@@ -174,15 +174,13 @@ def _decode(data: bytes, name: str, look: Callable[[Image.Image], Seen], *, pixe
     ``pixels``: decode the image first, also if its checksums already show that it is not damaged.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about large images, which are checked below, and about odd metadata, which is harmless.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height <= MAX_PIXELS:
-                    if pixels or not (image.format == "PNG" and _has_valid_checksums(data)):
-                        image.load()
-                    return width, height, look(image)
+        # Pillow warns about large images, which are checked below, and about odd metadata, which is harmless.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height <= MAX_PIXELS:
+                if pixels or not (image.format == "PNG" and _has_valid_checksums(data)):
+                    image.load()
+                return width, height, look(image)
     except Image.DecompressionBombError:
         raise ImageProblem(f"image '{name}' has more than {MAX_PIXELS // 10**6} megapixels: shrink it") from None
     except UnidentifiedImageError:

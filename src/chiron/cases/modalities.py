@@ -48,7 +48,7 @@ MODALITIES: tuple[Modality, ...] = (
             r"cat scans?",
             r"ct(?:[ -]angiogra(?:m|ms|phy|phic))?",
         ),
-        (r"HRCT", r"NCCT", r"CECT", r"CTA", r"CTPA", r"CTKUB", r"CBCT", r"HRCT"),
+        (r"HRCT", r"NCCT", r"CECT", r"CTA", r"CTPA", r"CTKUB", r"CBCT"),
     ),
     Modality(
         "MRI",

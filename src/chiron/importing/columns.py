@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -135,25 +135,28 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
         InputError: a requested column does not exist.
     """
     names = [_plain(h) for h in header]
-    separate = sum(_OPTION.fullmatch(name) is not None for name in names) >= 2
-    places: dict[str, tuple[int, ...]] = {}
-    for field, columns in wanted.items():
-        places[field] = tuple(_find(column, header, names, where) for column in columns)
-    taken = {i for at in places.values() for i in at}
-    for i, name in enumerate(names):
-        field_of = _field_of(name, separate_options=separate)
-        if field_of is None or field_of in wanted or i in taken:
-            continue
-        if name in _DIAGNOSES and any(_BY_NAME.get(other) == "impression" for other in set(names) - _DIAGNOSES):
-            continue
-        # If two columns match one field, the first wins; images and options may span several columns.
-        if field_of not in places or field_of in _MANY:
-            places[field_of] = (*places.get(field_of, ()), i)
+    asked = {field: tuple(_find(column, header, names, where) for column in columns) for field, columns in wanted.items()}
+    places = {**_known_places(names, {i for at in asked.values() for i in at}), **asked}
     return ColumnMap(
         header=tuple(header),
         places={field: places[field] for field in FIELDS if field in places},
         identifiers=tuple(i for i, name in enumerate(names) if name in _IDENTIFIERS or _CALLS_SOMEBODY.fullmatch(name)),
     )
+
+
+def _known_places(names: Sequence[str], taken: Collection[int]) -> dict[str, tuple[int, ...]]:
+    """Return the columns with a known name by field, without those that are ``taken``."""
+    separate = sum(_OPTION.fullmatch(name) is not None for name in names) >= 2
+    has_impression = any(_BY_NAME.get(name) == "impression" for name in set(names) - _DIAGNOSES)
+    places: dict[str, tuple[int, ...]] = {}
+    for i, name in enumerate(names):
+        field = _field_of(name, separate_options=separate)
+        if field is None or i in taken or (has_impression and name in _DIAGNOSES):
+            continue
+        # If two columns match one field, the first wins; images and options may span several columns.
+        if field not in places or field in _MANY:
+            places[field] = (*places.get(field, ()), i)
+    return places
 
 
 def _field_of(name: str, *, separate_options: bool) -> str | None:
@@ -214,6 +217,11 @@ def settle(texts: Mapping[str, str], question: str | None) -> dict[str, str]:
     elif impression:
         settled["findings"] = "\n\n".join(text for text in (settled.get("findings"), f"Impression: {impression}") if text)
     return settled
+
+
+def paragraphs(text: str) -> list[str]:
+    """Split a report at its blank lines."""
+    return [part for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
 def with_options(case: Case, options: Sequence[str]) -> Case:

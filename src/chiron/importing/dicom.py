@@ -34,9 +34,8 @@ def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
     questions = load_questions(options) if options.questions is not None else None
     found = scan(source, skip)
     frames = Frames()
-    studies: list[tuple[set[tuple[str, str]], str | None]] = []
+    studies = [(study.keys, study.patient) for study in found.studies]
     if questions is not None:
-        studies = [(study.keys, study.patient) for study in found.studies]
         questions.set_aside_ambiguous(studies)
 
     def items() -> Iterator[Draft | LeftOut]:

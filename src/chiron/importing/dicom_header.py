@@ -159,6 +159,11 @@ def numbers(header: "Dataset", name: str) -> list[float] | None:
     return values or None
 
 
+def number(header: "Dataset", name: str, default: float) -> float:
+    """Return an element's first number."""
+    return (numbers(header, name) or [default])[0]
+
+
 def frame_groups(header: "Dataset", frame: int) -> "Iterator[Dataset]":
     """Yield the data sets that may describe a frame, most specific first: its functional groups, the shared ones, the header."""
     for name, at in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):

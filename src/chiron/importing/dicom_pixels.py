@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from chiron.cases.images import MAX_PIXELS
 from chiron.extras import install_command
-from chiron.importing.dicom_header import frame_groups, numbers, text_of, window_of
+from chiron.importing.dicom_header import frame_groups, number, numbers, text_of, window_of
 from chiron.importing.source import LeaveOut, Why, open_unpacked
 from chiron.importing.writer import png
 
@@ -38,9 +38,8 @@ class Frames:
         """
         import warnings
 
-        with warnings.catch_warnings():
-            # pydicom warns about every deviation from the standard; those that matter fail when the pixels are decoded.
-            warnings.simplefilter("ignore")
+        # pydicom warns about every deviation from the standard; those that matter fail when the pixels are decoded.
+        with warnings.catch_warnings(action="ignore"):
             header = self._read(path)
             pixels = _decoded(header, frame)
             try:
@@ -96,7 +95,7 @@ def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":
             else "no pixels"
         )
         raise LeaveOut(Why.NO_IMAGE, f"it contains {what}")
-    size = int((numbers(header, "Rows") or [0])[0]) * int((numbers(header, "Columns") or [0])[0])
+    size = int(number(header, "Rows", 0)) * int(number(header, "Columns", 0))
     if size == 0 or size > MAX_PIXELS:
         raise LeaveOut(Why.IMAGE, f"its header gives {size:,} pixels per frame; 1 to {MAX_PIXELS:,} are supported")
     if (missing := missing_decoder(header)) is not None:
@@ -120,7 +119,7 @@ def _shown(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np
 
         return _eight_bits(apply_color_lut(pixels, header))
     if pixels.ndim == 3:
-        return _eight_bits(pixels, int((numbers(header, "BitsStored") or [8])[0]))
+        return _eight_bits(pixels, int(number(header, "BitsStored", 8)))
     gray = _windowed(header, frame, pixels)
     # MONOCHROME1 shows the lowest value brightest.
     inverse = photometric == "MONOCHROME1" or text_of(header, "PresentationLUTShape") == "INVERSE"
@@ -165,8 +164,9 @@ def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]
     """Scale an image without a window: 8-bit values unchanged, others by their range without the extreme 0.5% at each end."""
     import numpy as np
 
-    if int((numbers(header, "BitsStored") or [16])[0]) <= 8 and pixels.dtype == np.uint8 and np.array_equal(pixels, values):
-        return np.asarray(values / (2.0 ** int((numbers(header, "BitsStored") or [8])[0]) - 1))
+    bits = int(number(header, "BitsStored", 16))
+    if bits <= 8 and pixels.dtype == np.uint8 and np.array_equal(pixels, values):
+        return np.asarray(values / (2.0**bits - 1))
     inside = values[~_padding(header, pixels)]
     hounsfield = (text_of(header, "Modality") or "").upper() == "CT"
     return spread(values, without_padding(inside if inside.size else values, hounsfield=hounsfield))

@@ -14,6 +14,7 @@ from chiron.importing.dicom_header import (
     is_screenshot,
     kept_of,
     known_of,
+    number,
     numbers,
     orientation,
     position,
@@ -99,9 +100,8 @@ def scan(source: Path, skip: Path | None = None) -> Found:
     """
     import warnings
 
-    with warnings.catch_warnings():
-        # pydicom warns about every deviation from the standard, and its messages may quote the header.
-        warnings.simplefilter("ignore")
+    # pydicom warns about every deviation from the standard, and its messages may quote the header.
+    with warnings.catch_warnings(action="ignore"):
         return _Scan(source, skip).run()
 
 
@@ -211,37 +211,49 @@ class _Scan:
             self._leave(place, Why.DUPLICATE, "the same image (its SOP Instance UID) was already read from another file")
             return
         self._seen.add(instance)
-        self._add(path, place, header, uid, instance, modality, sop_class)
-
-    def _add(self, path: Path, place: str, header: "Dataset", uid: str, instance: str, modality: str, sop_class: str) -> None:
         kept = kept_of(header)
+        series = self._series_of(header, kept, uid, place)
+        _flag(series, header, kept, modality, sop_class)
+        series.images += _frames(header, path, instance, place)
+
+    def _series_of(self, header: "Dataset", kept: Kept, uid: str, place: str) -> Series:
+        """Return the series of an image, and add the image's identifiers to the study."""
         patient = text_of(header, "PatientID")
         whose = patient or (text_of(header, "PatientName") or "").casefold()
-        study = self._studies.get((uid, whose))
-        if study is None:
-            study = self._studies[uid, whose] = Study(uid, place, kept, patient, whose)
-        series_uid = text_of(header, "SeriesInstanceUID") or "no series"
-        series = self._series.get((uid, whose, series_uid))
-        if series is None:
-            series = self._series[uid, whose, series_uid] = Series(kept, place, (numbers(header, "SeriesNumber") or [0.0])[0])
-            study.series.append(series)
+        study = self._studies.setdefault((uid, whose), Study(uid, place, kept, patient, whose))
+        key = uid, whose, text_of(header, "SeriesInstanceUID") or "no series"
+        if key not in self._series:
+            self._series[key] = Series(kept, place, number(header, "SeriesNumber", 0.0))
+            study.series.append(self._series[key])
             study.withheld += kept.withheld
         study.known |= known_of(header)
         study.keys |= {("study", uid), *(("folder", name) for name in _folders(place))}
         if accession := text_of(header, "AccessionNumber"):
             study.keys.add(("accession", accession))
-        burned_in_flag = (text_of(header, "BurnedInAnnotation") or "").upper()
-        series.burned_in = True if burned_in_flag == "YES" or series.burned_in else False if burned_in_flag == "NO" else series.burned_in
-        captured = sop_class.startswith(_SECONDARY_CAPTURE) or "ConversionType" in header
-        series.often_burned_in |= modality in {"US", "OT", "SC"} or captured or is_screenshot(header)
-        series.face |= modality in {"CT", "MR", "PT"} and kept.body_part in _HEADS
-        series.no_window |= unusable_window(header)
-        frames = int((numbers(header, "NumberOfFrames") or [1.0])[0] or 1)
-        number = (numbers(header, "InstanceNumber") or [0.0])[0]
-        for frame in range(min(frames, _MAX_FRAMES)):
-            at = position(header, frame)
-            order = (orientation(header, frame) if at is not None else (), at if at is not None else 0.0, number, frame, place)
-            series.images.append(Image(path, frame, instance, order))
+        return self._series[key]
+
+
+def _flag(series: Series, header: "Dataset", kept: Kept, modality: str, sop_class: str) -> None:
+    """Set the flags of a series that one of its images calls for."""
+    reported = (text_of(header, "BurnedInAnnotation") or "").upper()
+    if reported == "YES":
+        series.burned_in = True
+    elif reported == "NO" and series.burned_in is None:
+        series.burned_in = False
+    captured = sop_class.startswith(_SECONDARY_CAPTURE) or "ConversionType" in header
+    series.often_burned_in |= modality in {"US", "OT", "SC"} or captured or is_screenshot(header)
+    series.face |= modality in {"CT", "MR", "PT"} and kept.body_part in _HEADS
+    series.no_window |= unusable_window(header)
+
+
+def _frames(header: "Dataset", path: Path, instance: str, place: str) -> Iterator[Image]:
+    """Yield every frame of a file, with what its series is sorted by."""
+    count = int(number(header, "NumberOfFrames", 1.0) or 1)
+    instance_number = number(header, "InstanceNumber", 0.0)
+    for frame in range(min(count, _MAX_FRAMES)):
+        at = position(header, frame)
+        order = (orientation(header, frame), at) if at is not None else ((), 0.0)
+        yield Image(path, frame, instance, (*order, instance_number, frame, place))
 
 
 def _folders(place: str) -> Iterator[str]:

@@ -62,11 +62,9 @@ def without_metadata(data: bytes) -> bytes:
 
 def _turned(data: bytes) -> int:
     """Return the EXIF orientation, from 1 (upright) to 8."""
-    with warnings.catch_warnings():
-        # Pillow warns about odd metadata, which is removed anyway.
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as image:
-            value = image.getexif().get(_ORIENTATION, 1)
+    # Pillow warns about odd metadata, which is removed anyway.
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        value = image.getexif().get(_ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -204,22 +202,20 @@ def _end_of_blocks(data: bytes, at: int) -> int:
 
 
 def _tiff(data: bytes) -> bytes:
-    with warnings.catch_warnings():
+    try:
         # Pillow warns about odd metadata, which is removed anyway.
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-                if set(image.getexif()) <= _TIFF_TAGS and getattr(image, "n_frames", 1) == 1:
-                    return data
-                image.load()  # applies the orientation
-                profile = image.info.get("icc_profile")
-                bare = image.copy()
-                bare.info = {}
-                buffer = io.BytesIO()
-                bare.save(buffer, "TIFF", compression="tiff_deflate", **({"icc_profile": profile} if profile else {}))
-        except Exception as error:
-            # Pillow cannot write every TIFF variant that it reads, and raises many exception types for them.
-            raise ValueError("cannot be written again") from error
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            if set(image.getexif()) <= _TIFF_TAGS and getattr(image, "n_frames", 1) == 1:
+                return data
+            image.load()  # applies the orientation
+            profile = image.info.get("icc_profile")
+            bare = image.copy()
+            bare.info = {}
+            buffer = io.BytesIO()
+            bare.save(buffer, "TIFF", compression="tiff_deflate", **({"icc_profile": profile} if profile else {}))
+    except Exception as error:
+        # Pillow cannot write every TIFF variant that it reads, and raises many exception types for them.
+        raise ValueError("cannot be written again") from error
     if buffer.tell() > MAX_BYTES:
         raise LeaveOut(Why.IDENTIFYING, f"without its metadata it has more than {MAX_BYTES // 2**20} MiB: save it again as PNG")
     return buffer.getvalue()

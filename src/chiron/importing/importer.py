@@ -16,7 +16,7 @@ from chiron.cases.images import default_image_root
 from chiron.cases.reader import read_cases
 from chiron.errors import DiskError, InputError
 from chiron.importing.phi_filter import Pseudonyms, load_pseudonyms
-from chiron.importing.source import ImportOptions, SourceKind, SourceReading, State, kind_of, state_of
+from chiron.importing.source import ImportOptions, SourceKind, SourceReading, files_under, kind_of
 from chiron.importing.writer import CaseWriter
 from chiron.io import alone, file_sha256, write_atomically
 
@@ -89,8 +89,7 @@ def import_cases(
         before = _refuse_strange(out, source)
         _make(out)
         pseudonyms = load_pseudonyms(options.salt or out / ".salt")
-        state = _state(source, out, options)
-        plan = {**_origin(source, kind, state), "options": _options(options), "salt": pseudonyms.name("salt", "")}
+        plan = {**_origin(source, out, options), "options": _options(options), "salt": pseudonyms.name("salt", "")}
         if before is not None and all(before.get(key) == value for key, value in plan.items()) and _whole(out, before):
             return _summary_of(before, out, kind)
         return _import(source, out, options, pseudonyms, plan, progress)
@@ -196,22 +195,29 @@ def _make(out: Path) -> None:
         raise DiskError(f"folder {out} cannot be created: {error.strerror}") from error
 
 
-def _state(source: Path, out: Path, options: ImportOptions) -> State:
+def _state(source: Path, out: Path, options: ImportOptions) -> dict[str, Any]:
+    """Return number, size and hash of names, sizes and times of the files to read: changes show without reading the files."""
     images = options.images or (default_image_root(source) if options.kind is SourceKind.JSONL and source.is_file() else None)
     if images is None and options.kind in {SourceKind.TABLE, SourceKind.JSONL} and source.is_file():
         images = source.parent
     seen = [p for p in (source, images, options.questions) if p is not None and os.path.exists(p)]  # noqa: PTH110 - as above
-    return state_of(seen, out)
+    digest, files, size = hashlib.sha256(), 0, 0
+    for place in seen:
+        for path in files_under(place, out) if place.is_dir() else (place,):
+            about = path.stat()
+            digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            files, size = files + 1, size + about.st_size
+    return {"files": files, "bytes": size, "state": digest.hexdigest()}
 
 
-def _origin(source: Path, kind: SourceKind, state: State) -> dict[str, Any]:
+def _origin(source: Path, out: Path, options: ImportOptions) -> dict[str, Any]:
     versions = {"chiron": __version__}
-    for package in _PACKAGES.get(kind, ()):
+    for package in _PACKAGES.get(options.kind or SourceKind.JSONL, ()):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    about = {"path": str(source), "kind": str(kind), "files": state.files, "bytes": state.size, "state": state.digest}
+    about = {"path": str(source), "kind": str(options.kind), **_state(source, out, options)}
     if source.is_file():
         about["sha256"] = file_sha256(source)
     return {"versions": versions, "source": about}

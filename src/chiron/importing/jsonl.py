@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from chiron.cases.case import BadCase, Case, age_band
+from chiron.cases.case import Case, age_band
 from chiron.cases.choices import letter_without_options
 from chiron.cases.formats import CaseProblem, case_id, fields_of, parse_case
 from chiron.cases.images import ImageFolder, image_folder
@@ -34,7 +34,7 @@ from chiron.importing.source import (
     Why,
     the_file,
 )
-from chiron.importing.tables import TableImages, draft_of
+from chiron.importing.tables import TableImages, draft_of, told_id
 from chiron.importing.writer import copied
 from chiron.io import BrokenJson
 
@@ -78,7 +78,10 @@ class _Reader:
                 yield self._draft(raw, place, line, seen)
             except (LeaveOut, CaseProblem) as reason:
                 why = reason.why if isinstance(reason, LeaveOut) else Why.RECORD
-                yield replace(_bad(BadCase(line, case_id(raw), str(reason)), place, self._options, self._pseudonyms), why=why)
+                given = case_id(raw)
+                shown = told_id(given, self._options, self._pseudonyms)
+                problem = str(reason).replace(given, shown) if given and shown else str(reason)
+                yield LeftOut(place, shown, why, problem)
 
     def _draft(self, raw: object, place: str, line: int, seen: dict[str, int]) -> Draft:
         if isinstance(raw, BrokenJson):
@@ -133,13 +136,6 @@ def need_fields(path: Path, columns: Mapping[str, tuple[str, ...]]) -> None:
             with suppress(LeaveOut):  # reported later, when the record is read
                 found.update(dict.fromkeys([*raw, *unrolled(raw)[0]]))
     map_columns(tuple(found), columns, str(path))
-
-
-def _bad(case: BadCase, place: str, options: ImportOptions, pseudonyms: Pseudonyms) -> LeftOut:
-    if case.id is None or options.keep_ids is not False:
-        return LeftOut(place, case.id, Why.RECORD, case.problem)
-    hidden = pseudonyms.name("case", case.id)
-    return LeftOut(place, hidden, Why.RECORD, case.problem.replace(case.id, hidden))
 
 
 def _draft(case: Case, place: str, folder: ImageFolder, options: ImportOptions, pseudonyms: Pseudonyms) -> Draft:

@@ -62,17 +62,8 @@ _CHANNEL = re.compile(r"_000\d\Z")
 """Channel of a volume, in nnU-Net's naming."""
 
 
-def lacks_header(path: Path) -> bool:
-    """Return whether a file holds the voxels of a pair whose header is missing."""
-    return _lacks_other(path, "img", "hdr")
-
-
-def lacks_voxels(path: Path) -> bool:
-    """Return whether a file is the header of a pair whose voxels are missing."""
-    return _lacks_other(path, "hdr", "img")
-
-
 def _lacks_other(path: Path, own: str, other: str) -> bool:
+    """Return whether a file is one of a pair, ``.hdr`` and ``.img``, whose other one is missing."""
     match = re.search(rf"\.{own}(?:\.gz)?\Z", path.name, re.IGNORECASE)
     if match is None:
         return False
@@ -197,12 +188,12 @@ def _sorted(found: list[Path], root: Path) -> tuple[list[Path], list[LeftOut]]:
     volumes, left = list[Path](), list[LeftOut]()
     for path in found:
         place = path.relative_to(root)
-        if lacks_header(path):
+        if _lacks_other(path, "img", "hdr"):
             reason = f"it contains the voxels of a pair of files, but its header ({path.with_suffix('.hdr').name}) is missing: copy both"
             left.append(LeftOut(place.as_posix(), None, Why.IMAGE, reason))
         elif not is_volume(path):
             continue
-        elif lacks_voxels(path):
+        elif _lacks_other(path, "hdr", "img"):
             reason = f"it is the header of a pair of files, but its voxels ({path.with_suffix('.img').name}) are missing: copy both"
             left.append(LeftOut(place.as_posix(), None, Why.IMAGE, reason))
         elif is_label_map(place):
@@ -307,9 +298,7 @@ class Volume:
             axes[int(world)] = (axis, int(direction))
         if max(shape[axes[0][0]], shape[axes[1][0]]) ** 2 > MAX_PIXELS:
             raise LeaveOut(Why.IMAGE, f"its slices are larger than {MAX_PIXELS // 10**6} megapixels: resample it")
-        count = 1
-        for n in shape[3:]:
-            count *= n
+        count = math.prod(shape[3:])
         return Volume(image.dataobj, tuple(axes), tuple(zooms[axis] for axis, _ in axes), shape[axes[2][0]], count, oriented)
 
     def axial(self, index: int, number: int) -> "NDArray[Any]":

@@ -59,12 +59,8 @@ def find_identifying(text: str, known: Collection[str] = ()) -> tuple[PhiMatch, 
         text: free text of any length; the running time is linear in it.
         known: the patient's names and numbers from the source; matched as whole words in any case and spelling.
     """
-    found = [*_by_form(text), *_known(text, known)]
-    ends = [i for i, character in enumerate(text) if character == "\n"] if found else []
-    return tuple(
-        PhiMatch(kind, start, end, 1 + sum(e < start for e in ends))
-        for start, end, kind in sorted(set(found), key=lambda f: (f[0], f[1], f[2]))
-    )
+    found = {*_by_form(text), *_known(text, known)}
+    return tuple(PhiMatch(kind, start, end, 1 + text.count("\n", 0, start)) for start, end, kind in sorted(found))
 
 
 def identifiers(*values: object) -> frozenset[str]:

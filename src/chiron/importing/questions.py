@@ -1,7 +1,6 @@
 """Match questions, answers and reports from a table or JSONL file to imported studies."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from chiron.cases.choices import letter_without_options
 from chiron.cases.formats import CaseProblem, parse_case
 from chiron.cases.reader import read_records
 from chiron.errors import InputError
-from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, map_columns, present, settle, with_options
+from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, map_columns, paragraphs, present, settle, with_options
 from chiron.importing.jsonl import need_fields
 from chiron.importing.rows import entry_of, unrolled
 from chiron.importing.source import JSONL, ImportOptions, LeaveOut, LeftOut, Why
@@ -47,7 +46,7 @@ class StudyText:
             LeaveOut: the row has a question without an answer, or an answer without a question, and no report.
         """
         texts = {name: text for name in _TEXTS if (text := self.texts.get(name))}
-        findings = [text for text in re.split(r"\n\s*\n", self.texts.get("findings", "")) if text.strip()]
+        findings = paragraphs(self.texts.get("findings", ""))
         notes = []
         if findings and bool(texts.get("question")) != bool(texts.get("answer")):
             notes.append(NO_ANSWER if texts.pop("question", None) else NO_QUESTION)

@@ -80,11 +80,8 @@ def _text(value: Any, field: str) -> str:
     raise LeaveOut(Why.RECORD, f"field '{field}' is not text: name another column with --map {field}=...")
 
 
-def row_pictures(
-    images: list[Any], files: TableImages, names: Sequence[str], case_id: str, under: str, group: str
-) -> tuple[DraftImage, ...]:
+def row_pictures(images: list[Any], files: TableImages, case_id: str, under: str, group: str) -> tuple[DraftImage, ...]:
     """Return a row's images: embedded bytes if it has any, else files, found as for a table."""
-    del names  # dataset entries have no image names of their own
     inside = [image["bytes"] for image in images if isinstance(image, dict) and isinstance(image.get("bytes"), bytes)]
     paths = [path for image in images if isinstance(path := image.get("path") if isinstance(image, dict) else image, str)]
     if not inside:

@@ -2,7 +2,6 @@
 
 import codecs
 import gzip
-import hashlib
 import io
 import os
 import re
@@ -173,28 +172,6 @@ def files_under(folder: Path, skip: Path | None = None) -> Iterator[Path]:
                 yield path
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """File metadata from which changes are detected without reading the files."""
-
-    files: int
-    size: int
-    """Total size in bytes."""
-    digest: str
-    """SHA-256 (hex) of names, sizes and modification times."""
-
-
-def state_of(sources: Iterable[Path], skip: Path) -> State:
-    """Return the state of files, and of all files in folders, without reading them."""
-    digest, files, size = hashlib.sha256(), 0, 0
-    for source in sources:
-        for path in files_under(source, skip) if source.is_dir() else (source,):
-            about = path.stat()
-            digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-            files, size = files + 1, size + about.st_size
-    return State(files, size, digest.hexdigest())
-
-
 UNKNOWN = "\ufffd"
 """Replaces bytes that are invalid in all supported encodings."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig", "UTF-8"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"), (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"))
@@ -280,15 +257,13 @@ def kind_of(source: Path, skip: Path | None = None) -> SourceKind:
         raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
     if (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
         return SourceKind.DATASET
-    top = {_file_kind(p) for p in sorted(source.iterdir()) if p.is_file() and not p.name.startswith(".")} - {None}
-    if len(top) == 1:
-        return top.pop() or SourceKind.TABLE
-    found = top or {_file_kind(p) for p in islice(files_under(source, skip), _LOOKED_AT)} - {None, SourceKind.JSONL, SourceKind.TABLE}
-    kinds = sorted(kind for kind in found if kind is not None)
+    top = _kinds(p for p in sorted(source.iterdir()) if p.is_file() and not p.name.startswith("."))
+    kinds = top or _kinds(islice(files_under(source, skip), _LOOKED_AT)) - {SourceKind.JSONL, SourceKind.TABLE}
     if len(kinds) == 1:
-        return kinds[0]
+        return kinds.pop()
     if kinds:
-        raise InputError(f"{source} contains several kinds of sources ({', '.join(kinds)}): choose one with --from, or name the file")
+        listed = ", ".join(sorted(kinds))
+        raise InputError(f"{source} contains several kinds of sources ({listed}): choose one with --from, or name the file")
     raise InputError(f"{source} contains no JSONL, table, DICOM, NIfTI or dataset: name its kind with --from {'|'.join(SourceKind)}")
 
 
@@ -304,6 +279,10 @@ def the_file(source: Path, suffixes: tuple[str, ...], what: str) -> Path:
     if len(files) != 1:
         raise InputError(f"{source} contains {len(files) or 'no'} {what}{'s' if files else ''}: name one file")
     return files[0]
+
+
+def _kinds(paths: Iterable[Path]) -> set[SourceKind]:
+    return {kind for path in paths if (kind := _file_kind(path)) is not None}
 
 
 def _file_kind(path: Path) -> SourceKind | None:

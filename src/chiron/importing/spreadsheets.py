@@ -178,9 +178,8 @@ def _load(openpyxl: Any, path: Path, *, values: bool) -> Any:
     import warnings
 
     try:
-        with warnings.catch_warnings():
-            # openpyxl warns about styles and validation rules that it drops; they are not needed.
-            warnings.simplefilter("ignore")
+        # openpyxl warns about styles and validation rules that it drops; they are not needed.
+        with warnings.catch_warnings(action="ignore"):
             return openpyxl.load_workbook(path, data_only=values)
     except OSError:
         raise

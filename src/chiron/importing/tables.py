@@ -15,7 +15,7 @@ from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
 from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
-from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, count_recognized, map_columns, settle, with_options
+from chiron.importing.columns import LETTER_ALONE, NO_QUESTION, ColumnMap, count_recognized, map_columns, paragraphs, settle, with_options
 from chiron.importing.phi_filter import Pseudonyms, folder_name, identifiers, named
 from chiron.importing.source import (
     GROUP_FOLDER,
@@ -135,30 +135,36 @@ def _entry(table: Table, row: SheetRow) -> Entry | LeftOut:
     if row.problem is not None:
         return LeftOut(place, None, Why.RECORD, row.problem)
     texts: dict[str, str] = {}
-    images: list[str] = []
+    images: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    for field, at in table.columns.places.items():
-        cells = [row.cells[i] for i in at if i < len(row.cells)]
-        for cell in cells:
-            if isinstance(cell, Unreadable):
-                return LeftOut(place, texts.get("id") or None, Why.RECORD, f"field '{field}': {cell.problem}")
-        if field == "images":
-            images = [name for cell in cells if isinstance(cell, str) for part in _SEPARATORS.split(cell) if (name := part.strip())]
-        elif field == "options":
-            try:
-                options = _options([cell for cell in cells if isinstance(cell, str) and cell], separate=len(at) > 1)
-            except ValueError as problem:
-                return LeftOut(place, texts.get("id") or None, Why.RECORD, str(problem))
-        else:
-            texts[field] = "\n\n".join(cell for cell in cells if isinstance(cell, str) and cell and not is_placeholder(cell))
+    try:
+        for field, at in table.columns.places.items():
+            cells = _filled(row, at, field)
+            if field == "images":
+                images = tuple(name for cell in cells for part in _SEPARATORS.split(cell) if (name := part.strip()))
+            elif field == "options":
+                options = split_options(cells[0]) if cells and len(at) == 1 else tuple(cells)
+            else:
+                texts[field] = "\n\n".join(cell for cell in cells if not is_placeholder(cell))
+    except ValueError as problem:
+        return LeftOut(place, texts.get("id") or None, Why.RECORD, str(problem))
     values = [row.cells[i] for i in table.columns.identifiers if i < len(row.cells)]
-    return Entry(place, texts, tuple(images), named(values), options)
+    return Entry(place, texts, images, named(values), options)
 
 
-def _options(cells: Sequence[str], *, separate: bool) -> tuple[str, ...]:
-    if not cells:
-        return ()
-    return tuple(cells) if separate else split_options(cells[0])
+def _filled(row: SheetRow, at: Sequence[int], field: str) -> list[str]:
+    """Return a field's cells that are not empty.
+
+    Raises:
+        ValueError: one of them is unreadable.
+    """
+    filled = []
+    for cell in (row.cells[i] for i in at if i < len(row.cells)):
+        if isinstance(cell, Unreadable):
+            raise ValueError(f"field '{field}': {cell.problem}")  # noqa: TRY004 - consistent with the other record errors
+        if cell:
+            filled.append(cell)
+    return filled
 
 
 def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
@@ -179,7 +185,7 @@ def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> 
                 yield replace(entry, id=told_id(entry.id, options, pseudonyms))
                 continue
             try:
-                yield draft_of(entry, f"{path.stem}-{number:05d}", images.pictures, options, pseudonyms)
+                yield draft_of(entry, f"{path.stem}-{number:05d}", partial(images.pictures, entry.images), options, pseudonyms)
             except LeaveOut as reason:
                 yield LeftOut(entry.place, told_id(entry.texts.get("id"), options, pseudonyms), reason.why, str(reason))
 
@@ -243,7 +249,8 @@ def _exists(folder: ImageFolder, name: str) -> bool:
     return ".." not in PurePosixPath(name).parts and os.path.isfile(folder.root / name)
 
 
-Pictures = Callable[[Sequence[str], str, str, str], tuple[DraftImage, ...]]
+Pictures = Callable[[str, str, str], tuple[DraftImage, ...]]
+"""Returns a row's images, for the id of its case, the output folder of the case, and an image group."""
 
 
 def told_id(source_id: str | None, options: ImportOptions, pseudonyms: Pseudonyms) -> str | None:
@@ -269,21 +276,20 @@ def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportO
     modality = modality_of(case.modality) if case.modality else None
     group = f"{modality.slug}_group1" if modality is not None else ""
     known = entry.known | (identifiers(source_id) if hidden else frozenset()) - identifiers(case.id)
-    images = partial(pictures, entry.images, source_id, folder_name(case.id), group)
     notes = [ID_TELLS] * bool(options.keep_ids is None and entry.known & identifiers(case.id))
     notes += [NO_QUESTION] * bool(texts.get("impression") and not case.question)
     notes += [LETTER_ALONE] * letter_without_options(case.question, case.answer)
-    group_of_images = DraftGroup(images(), entry.place)
-    if (marks := case.question.count(IMAGE_MARK)) > len(group_of_images.pictures):
-        raise LeaveOut(Why.RECORD, f"the question marks {marks} images and the row names {len(group_of_images.pictures)}")
-    return Draft(case, (group_of_images,), entry.place, known, tuple(notes))
+    images = pictures(source_id, folder_name(case.id), group)
+    if (marks := case.question.count(IMAGE_MARK)) > len(images):
+        raise LeaveOut(Why.RECORD, f"the question marks {marks} images and the row names {len(images)}")
+    return Draft(case, (DraftGroup(images, entry.place),), entry.place, known, tuple(notes))
 
 
 def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
     record: dict[str, object] = {field: texts.get(field, "") for field in _TEXTS}
     # The images are read later. As many placeholder names as marks let the case pass validation.
     names = [f"-{n}" for n in range(max(1, texts.get("question", "").count(IMAGE_MARK)))]
-    record |= {"id": case_id, "images": names, "findings": [p for p in re.split(r"\n\s*\n", texts.get("findings", "")) if p.strip()]}
+    record |= {"id": case_id, "images": names, "findings": paragraphs(texts.get("findings", ""))}
     record["age"] = age_band(texts["age"]) if texts.get("age") else None
     record["modality"] = texts.get("modality") or modality
     try:

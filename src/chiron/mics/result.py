@@ -90,7 +90,7 @@ class Candidate:
     prefix: tuple[str, ...] = ()
     """All steps; the new ones are last."""
     new_steps: int = 0
-    score: Score = field(default_factory=Score.empty)
+    score: Score = field(default_factory=Score)
     problem: str | None = None
     missing: bool = False
     """Whether the mentor's call failed, so that its reasoning is unknown."""
@@ -174,7 +174,7 @@ class SearchResult:
     """Description of the reason."""
     path: Path | None = None
     """Whole path of the mentor chosen last."""
-    score: Score = field(default_factory=Score.empty)
+    score: Score = field(default_factory=Score)
     """Score that decides about retention."""
     baseline: Score | None = None
     """Score of the interns without any reasoning."""

@@ -58,45 +58,9 @@ async def _search(case_team: CaseTeam, policy: Policy, result: SearchResult) -> 
     chance = random.Random(f"{policy.seed}:{result.case.id}")  # noqa: S311 - reproducible choices, not secrets
     if policy.baseline:
         result.baseline = await case_team.baseline()
-
     for restart in range(policy.restarts + 1):
-        levels: list[Level] = []
-        result.tree.append(levels)
-        prefix: tuple[str, ...] = ()
-        chosen: Path | None = None
-        refuted: set[tuple[str, ...]] = set()
-
-        for depth in range(1, policy.depth + 1):
-            candidates = await case_team.propose(prefix, chosen, restart=restart)
-            level = Level(depth, candidates)
-            levels.append(level)
-            await case_team.score_candidates(candidates, restart=restart)
-
-            readable = [c for c in candidates if c.path is not None]
-            if not any(c.score.correct for c in readable):
-                case_team.demand_mentors(candidates)
-                break  # all zero: restart from the root
-            # Do not retry a whole path that interns could not follow, even if its prefix still has a full score.
-            full = [c for c in readable if c.score.full and c.path is not None and c.path.steps not in refuted]
-
-            if len(full) > 1:  # the sums of their scores count
-                named = {c.mentor for c in full}
-                await case_team.complete((c for earlier in levels for c in earlier.candidates if c.mentor in named), restart=restart)
-            finished = [c for c in readable if not c.score.not_asked]  # with "full", all
-            best = _most_trusted(full, levels, chance) if full else _best(finished, levels, chance)
-            prefix, chosen, level.chosen = best.prefix, best.path, best.mentor
-            assert chosen is not None  # noqa: S101 - readable candidates have a path
-
-            score = best.score
-            if policy.stop == "verified" and (full or depth == policy.depth):
-                score, level.whole_steps = await case_team.score_whole(chosen, restart=restart)
-                level.whole = score
-            if full and not score.full:
-                refuted.add(chosen.steps)
-            if (full and score.full) or depth == policy.depth:
-                await _conclude(case_team, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH)
-                return
-
+        if await _attempt(case_team, policy, result, chance, restart):
+            return
     unreadable = all(c.path is None for levels in result.tree for level in levels for c in level.candidates)
     result.outcome = Outcome.UNSOLVED
     result.reason = Reason.NO_READABLE_REASONING if unreadable else Reason.ALL_ZERO
@@ -107,17 +71,63 @@ async def _search(case_team: CaseTeam, policy: Policy, result: SearchResult) -> 
     )
 
 
-def _most_trusted(full: Sequence[Candidate], levels: Sequence[Level], chance: random.Random) -> Candidate:
-    """Choose among full scores: the mentor with the highest sum of scores so far, then seeded random."""
-    total = {c.mentor: sum(o.score.value for level in levels for o in level.candidates if o.mentor == c.mentor) for c in full}
+async def _attempt(case_team: CaseTeam, policy: Policy, result: SearchResult, chance: random.Random, restart: int) -> bool:
+    """Search once from the root. Return whether that gave a result; otherwise every candidate of a depth scored zero."""
+    levels: list[Level] = []
+    result.tree.append(levels)
+    prefix: tuple[str, ...] = ()
+    chosen: Path | None = None
+    refuted: set[tuple[str, ...]] = set()
+    """Whole paths that interns could not follow. They do not end the search, even if their prefix has a full score."""
+
+    for depth in range(1, policy.depth + 1):
+        level = Level(depth, await case_team.propose(prefix, chosen, restart=restart))
+        levels.append(level)
+        await case_team.score_candidates(level.candidates, restart=restart)
+        if not any(c.score.correct for c in level.candidates):
+            case_team.demand_mentors(level.candidates)
+            return False
+
+        full = [c for c in level.candidates if c.score.full and c.path is not None and c.path.steps not in refuted]
+        best = await _most_trusted(full, levels, chance, case_team, restart) if full else _best(levels, chance)
+        prefix, chosen, level.chosen = best.prefix, best.path, best.mentor
+        assert chosen is not None  # noqa: S101 - a candidate with a right answer has a path
+        score, last = best.score, depth == policy.depth
+        if policy.stop == "verified" and (full or last):
+            score, level.whole_steps = await case_team.score_whole(chosen, restart=restart)
+            level.whole = score
+        if full and score.full:
+            await _conclude(case_team, policy, result, chosen, score, Outcome.FULL_SCORE)
+            return True
+        if last:
+            await _conclude(case_team, policy, result, chosen, score, Outcome.DEPTH)
+            return True
+        if full:
+            refuted.add(chosen.steps)
+    return False
+
+
+async def _most_trusted(
+    full: Sequence[Candidate], levels: Sequence[Level], chance: random.Random, case_team: CaseTeam, restart: int
+) -> Candidate:
+    """Choose among full scores: the mentor with the highest sum of scores so far, then seeded random.
+
+    If there are several, the evaluations that their mentors' earlier scores lack are asked.
+    """
+    mentors = {c.mentor for c in full}
+    scored = [c for level in levels for c in level.candidates if c.mentor in mentors]
+    if len(full) > 1:
+        await case_team.complete(scored, restart=restart)
+    total = {mentor: sum(c.score.value for c in scored if c.mentor == mentor) for mentor in mentors}
     highest = max(total.values())
     return chance.choice([c for c in full if total[c.mentor] >= highest - 1e-12])
 
 
-def _best(candidates: Sequence[Candidate], levels: Sequence[Level], chance: random.Random) -> Candidate:
-    """Choose the highest score; ties go to a mentor not chosen before, then seeded random."""
-    highest = max(c.score.value for c in candidates)
-    best = [c for c in candidates if c.score.value >= highest - 1e-12]
+def _best(levels: Sequence[Level], chance: random.Random) -> Candidate:
+    """Choose the highest score at the last level; ties go to a mentor not chosen before, then seeded random."""
+    finished = [c for c in levels[-1].candidates if c.path is not None and not c.score.not_asked]
+    highest = max(c.score.value for c in finished)
+    best = [c for c in finished if c.score.value >= highest - 1e-12]
     before = {level.chosen for level in levels}
     return chance.choice([c for c in best if c.mentor not in before] or best)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from chiron.client.call import RoleModel
 
@@ -134,7 +134,7 @@ class CandidateEvaluation:
 class Score:
     """The evaluations of one prefix. MICS-Score = correct / answered."""
 
-    evaluations: tuple[CandidateEvaluation, ...]
+    evaluations: tuple[CandidateEvaluation, ...] = ()
     not_asked: int = 0
     """Number of planned evaluations that were not asked. If there are any, ``value`` is not the MICS-Score yet."""
 
@@ -193,11 +193,6 @@ class Score:
         """Convert to the JSON object stored in a result. An unfinished score has no ``mics_score``."""
         value = None if self.not_asked else self.value
         return {"mics_score": value, **self.counts(), "evaluations": [e.to_json() for e in self.evaluations]}
-
-    @classmethod
-    def empty(cls) -> Self:
-        """Return a score without evaluations."""
-        return cls(())
 
 
 def reaches_quorum(answered: int, planned: int) -> bool:
