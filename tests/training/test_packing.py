@@ -42,6 +42,13 @@ def test_an_epoch_holds_every_sample_once(lengths: list[int], seed: int, epoch: 
     assert bins(lengths, 80, seed=seed, epoch=epoch, window=window) == lines
 
 
+@pytest.mark.parametrize(("samples", "window", "windows"), [(3, 4096, 1), (100, 100, 1), (140, 100, 1), (160, 100, 2), (1000, 100, 10)])
+def test_a_window_has_about_as_many_samples_as_it_should(samples: int, window: int, windows: int) -> None:
+    # Each window fits into one line here.
+    lines = bins([1] * samples, samples, seed=0, epoch=0, window=window)
+    assert sorted(len(line) for line in lines) == sorted(len(part) for part in np.array_split(range(samples), windows))
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="sample 1 has 11 tokens and does not fit into 10"):
         pack([3, 11], 10)
