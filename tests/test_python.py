@@ -1,6 +1,7 @@
 """What ``import chiron`` offers works as ``docs/python.md`` says."""
 
 import asyncio
+import inspect
 import re
 import signal
 import subprocess
@@ -28,6 +29,18 @@ def test_everything_offered_is_there_and_documented() -> None:
         assert name.startswith("__") or re.search(rf"`{name}\b", page), name
     with pytest.raises(AttributeError, match="nothing"):
         _ = chiron.nothing  # type: ignore[attr-defined]
+
+
+def test_every_public_class_and_method_is_described() -> None:
+    """The reference page leaves out what has no docstring of its own."""
+    for name in chiron.__all__:
+        offered = getattr(chiron, name)
+        members = vars(offered) if inspect.isclass(offered) else {}
+        functions = {key: getattr(value, "fget", getattr(value, "__func__", value)) for key, value in members.items()}
+        described = {key: value for key, value in functions.items() if inspect.isfunction(value) and not key.startswith("_")}
+        assert not callable(offered) or offered.__doc__, name
+        assert not (offered.__doc__ or "").startswith(f"{name}("), name  # as a dataclass writes it
+        assert [key for key, value in described.items() if not value.__doc__] == [], name
 
 
 def test_one_case_over_an_ask_of_ones_own() -> None:

@@ -169,6 +169,18 @@ def test_what_only_the_authors_know_survives_training(chat: Path, tmp_path: Path
     assert same(tensors_of(chat), tensors_of(tmp_path / "back"))
 
 
+def test_image_settings_keep_their_order(chat: Path, tmp_path: Path) -> None:
+    """A checkpoint's fingerprint is of the file's bytes: another order would be another model to ledgers."""
+    settle(chat, max_dynamic_patch=None)
+    to_hf(chat, tmp_path / "hf")
+    settings = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
+    assert " ".join(settings) == (
+        "image_processor_type processor_class do_convert_rgb do_resize size resample crop_to_patches min_patches max_patches"
+        " do_rescale rescale_factor do_normalize image_mean image_std"
+    )
+    assert settings["max_patches"] == 12
+
+
 def test_tile_limits_come_from_the_image_settings_where_the_config_has_none(hf: Path, tmp_path: Path) -> None:
     settings = {"image_processor": {"min_patches": 2, "max_patches": 5, "image_mean": MEAN}}
     (hf / "processor_config.json").write_text(json.dumps(settings))

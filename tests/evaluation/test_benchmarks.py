@@ -417,6 +417,26 @@ def test_an_image_of_a_replaced_zip_is_unpacked_again(tmp_path: Path) -> None:
     assert shades == [0, 100]
 
 
+def test_an_unpacked_image_that_cannot_be_read_is_unpacked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = published.slake(tmp_path / "d")
+    published.zipped(folder / "imgs.zip", "imgs/xmlab102/source.jpg", shade=7)
+    found = loaded("slake", folder)
+    file = found.check(good(found)[0].images[0]).path
+    read, refusals = Path.read_bytes, [file]
+
+    def refused(path: Path) -> bytes:
+        if path in refusals:
+            refusals.remove(path)
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    file.write_bytes(b"damaged")
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    again = loaded("slake", folder)
+    assert again.check(good(again)[0].images[0]).path == file
+    assert read(file) != b"damaged"
+
+
 def test_a_zip_cannot_write_outside_its_cache(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()

@@ -206,6 +206,18 @@ def test_a_control_on_other_items_has_no_difference(tmp_path: Path) -> None:
     assert "no difference: other items" in said(found, "A, blank", number=1)
 
 
+def test_rows_that_look_alike_stay_apart(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "a", "A", [*verdicts(30, 10), *verdicts(10, 30, control="blank")])
+    other = write_evaluation(tmp_path / "b", "A, blank", [*verdicts(20, 20), *verdicts(5, 35, control="blank")])
+    grid = grids(compared(one, other)[0])[1]
+    assert [(name, cells[0].lines[0].split()[0]) for name, cells in grid.rows] == [
+        ("A", "75.0"),
+        ("A, blank", "25.0"),
+        ("A, blank", "50.0"),
+        ("A, blank, blank", "12.5"),
+    ]
+
+
 def test_shuffled_options_tell_how_steady_answers_are(tmp_path: Path) -> None:
     real = verdicts(20, 0)
     steady = [replace(r, control="shuffle-options", seed=0) for r in real]

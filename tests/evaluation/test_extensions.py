@@ -178,10 +178,11 @@ def test_a_damaged_plug_in_affects_only_those_who_name_it_or_list_all(tmp_path: 
 
 
 def documented(page: str, section: str, folder: Path) -> Path:
-    """Write the first Python code of a section of the documentation into a file."""
-    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8").partition(f"## {section}\n")[2]
+    """Write the Python code of a section of the documentation into a file."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8").partition(f"## {section}\n")[2].partition("\n## ")[0]
     file = folder / "documented.py"
-    file.write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    file.write_text(code)
     return file
 
 

@@ -289,6 +289,27 @@ def test_two_runs_with_one_storage_do_not_take_each_others_copies(tmp_path: Path
     assert [name.rpartition("-")[0] for name in left] == parts(tmp_path / "b")[:1]
 
 
+@pytest.mark.slow
+def test_a_part_is_done_even_if_its_earlier_copies_cannot_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases, config = offline(tmp_path)
+    run = tmp_path / "run"
+    assert submit(cases, config, run, "--write-only").returncode == 0
+    assert chiron("slurm", "task", run, 0).returncode == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "remove", cannot_be_written)
+        with pytest.raises(SystemExit) as ended:
+            typer.main.get_command(app)(["slurm", "task", str(run), "0"])
+    assert ended.value.code == 0
+    for number in range(1, len(parts(run))):
+        assert chiron("slurm", "task", run, number).returncode == 0
+    merged = chiron("slurm", "merge", run)
+    assert merged.returncode == 0, merged.stderr
+
+
+def cannot_be_written(storage: Storage, name: str) -> None:
+    raise DiskError(f"storage cannot be written: {name}")
+
+
 def test_a_copy_that_cannot_be_deleted_is_an_error_that_names_the_storage(tmp_path: Path) -> None:
     (tmp_path / "a-0.sqlite").mkdir()
     with pytest.raises(DiskError, match=f"storage {tmp_path} cannot be written"):

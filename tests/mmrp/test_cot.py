@@ -85,6 +85,20 @@ def test_interns_are_asked_in_the_same_words_as_in_the_search(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_of_several_runs_the_best_score_wins_and_the_others_are_dropped_in_order(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 1)
+    scores = {"a": 0.6, "b": float("nan"), "c": 0.9, "d": 0.7}
+    runs = [search(cases, tmp_path / name, seed=seed) for seed, name in enumerate(scores)]
+    for run, score in zip(runs, scores.values(), strict=True):
+        change(run, "case-00000", mics_score=score)
+    build_cot(runs, tmp_path / "cot")
+    (row,) = lines(tmp_path / "cot" / "rows.jsonl")
+    assert row["provenance"]["run"] == "c"
+    dropped = lines(tmp_path / "cot" / "dropped.jsonl")
+    assert [one["detail"].split(";")[0] for one in dropped] == [f"of {tmp_path / name}" for name in "abd"]
+
+
+@pytest.mark.slow
 def test_of_two_runs_the_better_path_is_kept(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     first, second = search(cases, tmp_path / "first"), search(cases, tmp_path / "second", seed=1)

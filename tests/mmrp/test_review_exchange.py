@@ -1,6 +1,7 @@
 """Paths go to Argilla and Label Studio, and reviews come back."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,12 @@ def test_images_that_cannot_be_shown_are_counted(run: Path) -> None:
     tasks = json.loads((export_tasks(run, "label-studio") / "tasks.json").read_text())
     assert tasks[0]["data"]["question"] == "What does alpha show?\n(1 of 1 images of this case are not shown here.)"
     assert "<Image" not in (run / "label-studio" / "config.xml").read_text()
+
+
+def test_a_damaged_case_that_is_not_exported_does_not_matter(run: Path) -> None:
+    with sqlite3.connect(run / LEDGER) as database:
+        database.execute("UPDATE results SET record = x'00' WHERE case_id = 'beta'")
+    assert len(json.loads((export_tasks(run, "argilla", min_score=2.0) / "records.json").read_text())) == 5
 
 
 def test_a_folder_that_cannot_be_created_is_refused(run: Path) -> None:

@@ -14,7 +14,7 @@ from chiron.client.call import Call, ImagePart, Message, TextPart
 from chiron.client.config import OpenAIModel
 from chiron.client.images import PictureStore
 from chiron.client.prompts import own_marks, user_message
-from chiron.providers.openai_compatible import OpenAICompatible
+from chiron.providers.openai_compatible import OpenAICompatible, as_trained
 from chiron.providers.registry import probe
 from tests.support.cases import write_png
 from tests.support.endpoint import Endpoint
@@ -72,6 +72,10 @@ def test_images_have_the_line_breaks_of_training_next_to_them(tmp_path: Path) ->
     assert written(sent(tmp_path, served, "Why?", 2)) == "<image>\n<image>\nWhy?"
     assert written(sent(tmp_path, served, "Why (<image>\n<image>)?", 2)) == "Why (<image>\n<image>)?"
     assert written(sent(tmp_path, None, "Why?", 2)) == "<image><image>Why?"
+
+
+def test_an_empty_turn_is_sent_as_an_empty_text() -> None:
+    assert as_trained(Message("system", (TextPart(""),))).parts == (TextPart(""),)
 
 
 def test_what_is_served_is_part_of_who_answers_and_is_said_once() -> None:

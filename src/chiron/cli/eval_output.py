@@ -89,7 +89,8 @@ def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoRet
     elif not is_submitted(summary):
         console = messages()
         console.print(figures_table(summary.groups))
-        console.print(spending_table(summary.spending))
+        if summary.spending:
+            console.print(spending_table(summary.spending))
         console.print(_items_in_words(summary))
         for name, file in (("items", ITEMS), ("results", RESULTS)):
             console.print(f"{name:8}{escape(printable(summary.directory / file))}")

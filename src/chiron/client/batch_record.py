@@ -31,6 +31,7 @@ class BatchRecord:
     name: str
     """Unique; the provider stores it with the batch."""
     model: str
+    """Configured name of the model."""
     address: str
     """Address of the provider, or the folder of the files."""
     keys: list[str]
@@ -46,6 +47,7 @@ class BatchRecord:
     creating: bool = False
     """Whether the batch may have been created although its ID is unknown."""
     batch_id: str | None = None
+    """The provider's ID of the batch."""
     ended: str | None = None
     """How the batch ended, in the provider's word."""
     discarded: bool = False

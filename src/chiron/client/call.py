@@ -163,6 +163,8 @@ Role = str
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
+    """A text part of a message."""
+
     text: str
 
 
@@ -306,6 +308,7 @@ class RoleModel:
     max_tokens: int
 
     def call(self, role: Role, messages: tuple[Message, ...], temperature: float, sample_index: int = 0) -> Call:
+        """Create a call to this model."""
         return Call(role, self.name, self.identity, messages, temperature, self.max_tokens, sample_index)
 
 

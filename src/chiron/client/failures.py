@@ -37,6 +37,7 @@ class CallFailed(ChironError):
     """HTTP status of the answer, if that is why the call failed."""
 
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
+        """Keep the message, its public part, and whether the provider may bill the attempt."""
         super().__init__(one_line(message, 1000))
         self.public = one_line(public if public is not None else message, 600)
         self.maybe_billed = maybe_billed

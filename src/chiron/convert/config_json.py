@@ -289,8 +289,9 @@ def _checked(settings: Settings, sections: tuple[str, str, str]) -> Settings:
         count_of(section["num_hidden_layers"], f"{where}num_hidden_layers", most=_MOST_LAYERS)
         if section["hidden_size"] % section["num_attention_heads"]:
             raise refusal(f"{where}hidden_size", section["hidden_size"], f"a multiple of {section['num_attention_heads']} heads")
-    for key in settings.kept.keys() & {"min_dynamic_patch", "max_dynamic_patch"}:
-        count_of(settings.kept[key], in_kept + key)
+    for key, least in (("min_dynamic_patch", 0), ("max_dynamic_patch", 1)):
+        if settings.kept.get(key) is not None:
+            count_of(settings.kept[key], in_kept + key, least=least)
     ratio: Any = settings.downsample_ratio
     if not isinstance(ratio, int | float) or not 0 < ratio <= 1 or 1 / settings.shuffle != ratio:
         raise refusal("downsample_ratio", ratio, "1 over a whole number")

@@ -122,8 +122,8 @@ def check_keys(section: Mapping[str, Any], where: str, fixed: Mapping[str, tuple
     """Check the keys of a section of the configuration.
 
     Args:
-        section: the section.
-        where: its name and a point, for error messages.
+        section: a part of ``config.json``.
+        where: its name and a dot, for error messages.
         fixed: default, and the only value that can be converted, by key.
         known: further keys that the caller reads.
 

@@ -20,6 +20,11 @@ REWRITTEN = """config.json tokenizer_config.json chat_template.jinja chat_templa
 _NAMED = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
 _VIDEO = "video_token"
 _TURN_END = "<|im_end|>"
+_PROCESSOR_KEYS = (
+    "image_processor_type", "processor_class", "do_convert_rgb", "do_resize", "size", "resample", "crop_to_patches", "min_patches",
+    "max_patches", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std",
+)  # fmt: skip
+"""Keys of ``preprocessor_config.json``, in this order: a checkpoint's fingerprint is of the file's bytes."""
 # Placeholder of an image in a rendered prompt, before it is replaced by image tokens.
 _MARK: dict[Layout, str] = {"internvl_chat": "<image>", "hf": _NAMED["context_image_token"]}
 
@@ -87,17 +92,17 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, syste
     write_bytes(out / "chat_template.jinja", template.replace("VIDEO_MARK", video).encode())
     _write_generation(tokenizer, settings, out)
     # The authors' chat code tiles every image separately, with these settings.
-    tiling = Tiling(
-        settings.vision["image_size"], settings.kept.get("max_dynamic_patch", 12), settings.kept.get("use_thumbnail", True), per_image=True
-    )
+    most = settings.kept.get("max_dynamic_patch") or 12
+    tiling = Tiling(settings.vision["image_size"], most, settings.kept.get("use_thumbnail", True), per_image=True)
     write_format(out, tiling, system)
-    own = {
+    processor = {
+        **tiling.processor_settings(),
         "image_processor_type": "GotOcr2ImageProcessorFast",
         "processor_class": "InternVLProcessor",
         "crop_to_patches": settings.kept.get("dynamic_image_size", True),
         "min_patches": settings.kept.get("min_dynamic_patch", 1),
     }
-    write_json(out / "preprocessor_config.json", {**tiling.processor_settings(), **own})
+    write_json(out / "preprocessor_config.json", {key: processor[key] for key in _PROCESSOR_KEYS})
     write_json(out / "processor_config.json", {"image_seq_length": settings.tokens_a_tile, "processor_class": "InternVLProcessor"})
     return written
 

@@ -80,7 +80,8 @@ def team(
 ) -> RunConfig:
     """Create the configuration of the search: specialist mentors, small models as interns, and a judge by normalized match.
 
-    ``interns``: model folders by name. ``taught_by``: mentors, by default all of :func:`mentors`. ``search``: more of its settings.
+    ``interns``: model folders by name. ``taught_by``: mentors, by default all of :func:`mentors`.
+    ``search``: further settings of the section ``search``.
     """
     taught_by = mentors() if taught_by is None else taught_by
     models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in taught_by.items()}

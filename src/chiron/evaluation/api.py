@@ -40,7 +40,8 @@ def evaluate(
 ) -> EvaluationSummary:
     """Ask a model the questions of some benchmarks. Answers that ``run`` already has are not asked again.
 
-    For the arguments see :func:`chiron.evaluation.evaluation.prepare_evaluation`. This also works inside a running event loop (a notebook).
+    For the arguments see :func:`chiron.evaluation.preparation.prepare_evaluation`. This also works inside a running event loop
+    (a notebook).
 
     Benchmarks and protocols may also come from other packages or from ``benchmark_files`` (Python files, see docs/evaluation.md).
     Without a configuration, ``model`` is ``offline:NAME`` or a checkpoint directory.

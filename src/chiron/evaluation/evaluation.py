@@ -39,10 +39,13 @@ class EvaluationProgress(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSummary(JobSummary):
+    """What an evaluation did, and its figures."""
+
     groups: tuple[ResultGroup, ...] = ()
     """One group per benchmark and control, including those of earlier runs in the same directory."""
 
     def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
         record = super().to_record()
         return {"run": record.pop("directory"), **record}
 

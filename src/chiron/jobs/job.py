@@ -115,9 +115,11 @@ class JobSummary:
     """Part of ``spent_usd`` that was reserved for calls without a reply."""
     seconds: float
     halted: RunStopped | DiskError | None = None
+    """Why the job stopped early, if it did."""
     notes: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
         return {**asdict(self), "directory": str(self.directory), "halted": str(self.halted) if self.halted else None}
 
 

@@ -148,6 +148,7 @@ class KnownCalls:
 
     client: ModelClient
     units: Mapping[int, Any] = field(default_factory=dict)
+    """Units of the job by rank."""
     failures: dict[str, CallFailed] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
     """Ranks of the units of which another process got a reply to every call."""

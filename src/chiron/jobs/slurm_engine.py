@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import signal
 import sqlite3
 from collections import deque
@@ -25,6 +26,8 @@ from chiron.jobs.parts import PartEnd, PartRunner, PartTask, check_worker, divid
 from chiron.jobs.replies import KnownCalls, RepliesSummary, look_up, rebuild
 from chiron.jobs.slurm import FOLDER, JOB, need_ended, need_same_version, recorded, submit, write_scripts
 from chiron.jobs.storage import COPIES, LEASES, WORKERS, Storage, attempt_of, begin_parts, part_of, recover_parts, spent_in_copy
+
+_log = logging.getLogger(__name__)
 
 GATHERED = "jobs.json"
 """In the folder of scripts: what was submitted together, for the merge."""
@@ -190,8 +193,11 @@ async def _run_part(run: Path, number: int, record: dict[str, Any], part: Part) 
         end = await runner.run()
         if end.problem is None and not isinstance(end.halted, DiskError):
             await leases.end(end.state.spent_usd)
-            for old in earlier:
-                await asyncio.to_thread(storage.delete, old)
+            try:
+                for old in earlier:
+                    await asyncio.to_thread(storage.delete, old)
+            except DiskError as error:
+                _log.warning("%s; the merge tries again", error)  # the part itself is done
     return end
 
 

@@ -65,6 +65,7 @@ class RunSummary(JobSummary):
         return self.outcomes.get("bad", 0)
 
     def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
         record = super().to_record()
         counts = {name: getattr(self, name) for name in ("retained", "rejected", "unsolved", "unjudged", "bad")}
         return {"run": record.pop("directory"), **counts, **{name: value for name, value in record.items() if name != "outcomes"}}

@@ -1,5 +1,6 @@
 """Part 3 (chains of thought): the retained paths of one or more searches as training dialogues."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -193,7 +194,7 @@ def _units(runs: Sequence[SearchRun], limit: int | None, decisions: Decisions) -
             yield Retained(name, 0, best.run, best.run.line(best.at))
 
 
-class _PathPlace(NamedTuple):
+class _PathOffset(NamedTuple):
     """Where a path is. Paths themselves are not kept in memory, because there may be many."""
 
     worth: tuple[float, ...]
@@ -202,21 +203,23 @@ class _PathPlace(NamedTuple):
     """Byte offset of its line."""
 
 
-def _ranked(runs: Sequence[SearchRun], decisions: Decisions) -> dict[str, list[_PathPlace]]:
-    """Return the paths of each case, the best one first; of equal ones, that of the first run."""
-    paths: defaultdict[str, list[_PathPlace]] = defaultdict(list)
+def _ranked(runs: Sequence[SearchRun], decisions: Decisions) -> dict[str, list[_PathOffset]]:
+    """Return the paths of each case: the best one (of equal ones, that of the first run), then the others in the order of runs."""
+    paths: defaultdict[str, list[_PathOffset]] = defaultdict(list)
     for run in runs:
         for at, path in run.lines():
-            paths[path["case_id"]].append(_PathPlace((decisions.rank(run.path, path), *_worth(path)), run, at))
+            paths[path["case_id"]].append(_PathOffset((decisions.rank(run.path, path), *_worth(path)), run, at))
     for of_case in paths.values():
-        of_case.sort(key=lambda path: path.worth, reverse=True)
+        best = max(of_case, key=lambda path: path.worth)
+        of_case.remove(best)
+        of_case.insert(0, best)
     return dict(paths)
 
 
 def _worth(path: dict[str, Any]) -> tuple[float, ...]:
-    evaluations = path.get("evaluations") or {}
+    evaluations, score = path.get("evaluations") or {}, float(path.get("mics_score") or 0.0)
     return (
-        float(path.get("mics_score") or 0.0),
+        score if math.isfinite(score) else -math.inf,
         float(path.get("policy") == "verified"),
         float(evaluations.get("answered") or 0),
         -float(path.get("restarts") or 0),

@@ -61,6 +61,8 @@ class BuildProgress(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSummary(JobSummary):
+    """What a build did."""
+
     part: PartName
     file: Path
     """File of the rows or cases."""
@@ -70,6 +72,7 @@ class BuildSummary(JobSummary):
     """Number of dropped items by reason, without pending cases."""
 
     def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
         return {
             "part": self.part,
             "directory": str(self.directory),

@@ -72,6 +72,7 @@ class SearchRun:
         return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
 
     def prompts(self) -> dict[str, str]:
+        """SHA-256 of each prompt, by name."""
         value = self.identity.get("prompts")
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 

@@ -102,9 +102,9 @@ def export_tasks(run: Path, tool: Tool, out: Path | None = None, *, min_score: f
     images = ImageFolder(Path(root)) if root else None
     tasks: list[ReviewTask] = []
     with Ledger.read(run / LEDGER) as ledger:
-        for result in ledger.results(retained=True if min_score is None else None):
-            if result.retained or (min_score is not None and result.mics_score is not None and result.mics_score >= min_score):
-                tasks += _tasks_of(result, images)
+        for head in sorted(ledger.result_heads().values(), key=lambda head: (head.position, head.case_id)):
+            if head.retained or (min_score is not None and head.mics_score is not None and head.mics_score >= min_score):
+                tasks += _tasks_of(ledger.result(head.case_id), images)
     if not tasks:
         raise InputError(f"no path to review ({run}): run the search first, or lower --min-score")
     folder = out if out is not None else run / tool
@@ -181,7 +181,9 @@ def _body_of(parts: Mapping[str, _Answers], reasoning: str, where: str) -> Revie
         raise InputError(f"{where}: {problem}") from problem
 
 
-def _tasks_of(result: StoredResult, folder: ImageFolder | None) -> Iterator[ReviewTask]:
+def _tasks_of(result: StoredResult | None, folder: ImageFolder | None) -> Iterator[ReviewTask]:
+    if result is None:
+        return
     record = result.record
     reasoning = record.get("reasoning")
     if not isinstance(reasoning, str) or not reasoning:

@@ -39,6 +39,8 @@ def processor_arguments(served: ServedCheckpoint, images: int) -> dict[str, Any]
 def as_trained(message: Message) -> Message:
     """Add the line breaks next to images that training used, because chiron's own chat template adds none."""
     first, *others = texts_between(message, "\n")
+    if not others:
+        return Message(message.role, (TextPart(first),))
     parts: list[TextPart | ImagePart] = [TextPart(first)]
     for picture, text in zip(images_of([message]), others, strict=True):
         parts += [picture, TextPart(text)]

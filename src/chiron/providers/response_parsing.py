@@ -51,6 +51,7 @@ def read_error(text: str, redact: Callable[[str], str]) -> ErrorBody:
 
 
 def describe_error(body: Any, redact: Callable[[str], str]) -> ErrorBody:
+    """Parse an error body that is already decoded."""
     codes = [c for c in (redact(str(code)) for code in _found(body, _codes_of)) if _CODE.fullmatch(c)]
     named = [c for c in codes if not c.isdigit()]
     words = list(dict.fromkeys(w for w in (one_line(redact(w[:_LONGEST])) for w in _found(body, _words_of)) if w))

@@ -87,6 +87,7 @@ class ReviewStore:
             )
 
     def draft(self, kind: Kind, reviewer: str, case_id: str, path_sha256: str) -> Any:
+        """Return an unfinished review, or ``None``."""
         sql = "SELECT body FROM drafts WHERE reviewer = ? AND case_id = ? AND path_sha256 = ? AND kind = ?"
         row = next(self._read(sql, (reviewer, case_id, path_sha256, kind)), None)
         return None if row is None else self._parsed(row[0])

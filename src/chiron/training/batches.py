@@ -146,11 +146,11 @@ def collate(
     )
 
 
-_Place = tuple[int, slice]
+_Span = tuple[int, slice]
 """Line and tokens of a sample in a batch."""
 
 
-def _placed(bins: Sequence[Sequence[Encoded]]) -> Iterator[tuple[Encoded, _Place]]:
+def _placed(bins: Sequence[Sequence[Encoded]]) -> Iterator[tuple[Encoded, _Span]]:
     """Yield each sample with its place."""
     for number, line in enumerate(bins):
         begin = 0
@@ -184,7 +184,7 @@ def _width(longest: int, length: int | None) -> int:
     return width
 
 
-def _pair_inputs(placed: Sequence[tuple[Encoded, _Place]], shape: tuple[int, int]) -> dict[str, Tensor]:
+def _pair_inputs(placed: Sequence[tuple[Encoded, _Span]], shape: tuple[int, int]) -> dict[str, Tensor]:
     """Return ``conversations`` and, if it is known, ``reference`` of preference pairs; nothing for other rows."""
     if not any(sample.lengths for sample, _ in placed):
         return {}

@@ -229,7 +229,9 @@ def _no_exchange(loss: nn.Module, accelerator: Accelerator) -> Iterator[None]:
         loss.set_requires_gradient_sync(True)
 
 
-def _unlearned(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder) -> Iterator[tuple[list[Line], PackedBatch]]:
+def _eval_batches(
+    state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder
+) -> Iterator[tuple[list[Line], PackedBatch]]:
     """Yield this process's share of ``lines`` as batches on its device, for losses without gradients."""
     state.loss.eval()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
@@ -243,7 +245,7 @@ def _unlearned(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder:
 def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder) -> float:
     """Mean loss per token with a label, or per preference pair, in nats, over packed held-out lines."""
     summed = torch.zeros((), device=state.accelerator.device, dtype=torch.float64)
-    for _, batch in _unlearned(state, recipe, lines, folder):
+    for _, batch in _eval_batches(state, recipe, lines, folder):
         with state.accelerator.autocast():
             summed += state.loss(**batch.loss_inputs()).double()
     total: Tensor = state.accelerator.reduce(summed, reduction="sum")
@@ -256,7 +258,7 @@ def reference_log_probabilities(
 ) -> dict[str, tuple[float, float]]:
     """Log-probabilities of the chosen and the rejected reply of this process's pairs under the current model, by row id."""
     found: dict[str, tuple[float, float]] = {}
-    for share, batch in _unlearned(state, recipe, lines, folder):
+    for share, batch in _eval_batches(state, recipe, lines, folder):
         with state.accelerator.autocast():
             scores = state.loss(**replace(batch, reference=None).loss_inputs())
         pairs = [row.id for line in share for row in line if trained_tokens(row)]

@@ -102,7 +102,10 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None, *, load: Cal
     def read(name: str, objective: str = "sft", asked_in: Stage | None = None) -> list[Encoded]:
         path = data / name
         rows = read_rows(path, preferences=objective == "dpo")
-        hashes[name] = file_sha256(path)
+        try:
+            hashes[name] = file_sha256(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
         encoded = encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
         if asked_in is not None and asked_in.answers:
             questions[asked_in.name] = choose_questions(path, rows, encoded, recipe, asked_in)

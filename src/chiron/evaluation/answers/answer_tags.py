@@ -10,7 +10,10 @@ from chiron.text import compatible, unify_newlines
 
 
 class ReplyFormat(StrEnum):
-    """Format of a model's replies. If the user names it, its mark is searched first."""
+    """Format of a model's replies, if the user names it.
+
+    Formats with a mark: that mark is searched first. Formats with sections: the final section is the answer. Others: prose.
+    """
 
     CHIRON = "chiron"
     """``### Step n:`` ... ``### The final answer is: X``; the last one counts."""

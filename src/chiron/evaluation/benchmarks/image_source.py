@@ -112,10 +112,9 @@ class ImageSource:
         if info.file_size > MAX_BYTES:
             raise ImageProblem(f"image '{name}' has {info.file_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: shrink it")
         target = self._cache / name
+        if _has_checksum(target, info.CRC):
+            return
         try:
-            # The zip may have been replaced since an earlier run unpacked it.
-            if os.path.isfile(target) and zlib.crc32(target.read_bytes()) == info.CRC:
-                return
             with self._lock, self._zips[number].open(info) as member:
                 data = member.read(MAX_BYTES + 1)
         except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
@@ -123,6 +122,14 @@ class ImageSource:
         if len(data) > MAX_BYTES:
             raise ImageProblem(f"image '{name}' has more than {MAX_BYTES // 2**20} MiB: shrink it")
         _write(target, data)
+
+
+def _has_checksum(file: Path, checksum: int) -> bool:
+    """Whether a file can be read and has this CRC-32. The zip may have been replaced since an earlier run unpacked the file."""
+    try:
+        return zlib.crc32(file.read_bytes()) == checksum
+    except OSError:
+        return False
 
 
 def cache_folder(data: Path, run: Path, benchmark: str) -> Path:

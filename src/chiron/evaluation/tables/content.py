@@ -178,10 +178,10 @@ def _settings(c: Comparison) -> Iterator[str]:
 
 def _controls(c: Comparison) -> Grid:
     benchmarks = [b for b in c.benchmarks if any(key[2] == b for key in c.controls)]
-    cells: dict[tuple[str, str], Cell] = {}
+    cells: dict[tuple[str | tuple[str, ...], str], Cell] = {}
     for model in (m for m in c.models if any(key[0] == m for key in c.controls)):
         cells |= {(model, b): _beside(c, model, b) for b in benchmarks}
-        cells |= {(f"{model}, {control}", b): _controlled(x) for (m, control, b), x in c.controls.items() if m == model}
+        cells |= {((model, str(control)), b): _controlled(x) for (m, control, b), x in c.controls.items() if m == model}
     notes = [
         "To real run: control minus real run in percentage points, on the same items, with its 95 % interval.",
         f"That interval is Newcombe's if every item has its own image, otherwise {CLUSTERED}.",
@@ -222,7 +222,7 @@ def _same_answer(c: Consistency) -> str:
 
 def _scores(c: Comparison, protocol: Protocol | None) -> Grid:
     cells = {
-        (f"{model}, {name}", b): _score(x, name)
+        ((model, name), b): _score(x, name)
         for name in dict.fromkeys(name for x in c.cells.values() for name in x.scores)
         for model in c.models
         for b in c.benchmarks

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -62,11 +63,19 @@ EMPTY = Cell()
 """Nothing was measured here."""
 
 
-def grid_of(title: str, corner: str, cells: Mapping[tuple[str, str], Cell], notes: Iterable[str], order: Sequence[str] = ()) -> Grid:
-    """Build a table from its cells by (row, column), in order of appearance. Columns in ``order`` come first, in that order."""
-    rows, found = (list(dict.fromkeys(key[n] for key in cells)) for n in (0, 1))
+_Row = TypeVar("_Row", bound=str | tuple[str, ...])
+
+
+def grid_of(title: str, corner: str, cells: Mapping[tuple[_Row, str], Cell], notes: Iterable[str], order: Sequence[str] = ()) -> Grid:
+    """Build a table from its cells by (row, column), in order of appearance. Columns in ``order`` come first, in that order.
+
+    A row that is a tuple is shown as its parts with commas. Two rows may look alike: ``("A", "b, c")`` and ``("A, b", "c")``.
+    """
+    rows, found = list(dict.fromkeys(row for row, _ in cells)), list(dict.fromkeys(column for _, column in cells))
     columns = [*(name for name in order if name in found), *(name for name in found if name not in order)]
-    body = tuple((row, tuple(cells.get((row, column), EMPTY) for column in columns)) for row in rows)
+    body = tuple(
+        (row if isinstance(row, str) else ", ".join(row), tuple(cells.get((row, column), EMPTY) for column in columns)) for row in rows
+    )
     return Grid(title, (corner, *columns), body, tuple(notes))
 
 

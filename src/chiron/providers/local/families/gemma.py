@@ -41,6 +41,8 @@ class Square(ProcessorLayout):
 
 @dataclass(frozen=True)
 class Gemma(ModelFamily):
+    """Family of ``Gemma3ForConditionalGeneration``."""
+
     image_tokens: ClassVar[tuple[str, str, str] | None] = ("<start_of_image>", "<image_soft_token>", "<end_of_image>")
     image_placeholder: ClassVar[str] = "<start_of_image>"
     image_separator: ClassVar[str] = ""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InternVL(ModelFamily):
+    """Family of ``InternVLForConditionalGeneration``."""
+
     image_placeholder: ClassVar[str] = "<IMG_CONTEXT>"
     image_separator: ClassVar[str] = "\n"
     images: ClassVar[str] = "tiles"
