@@ -1,5 +1,6 @@
 """A whole training: what is promised of stages, checkpoints, kills, and what comes out."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -498,6 +499,12 @@ def test_a_recipe_that_cannot_work_is_refused(world: Path, tmp_path: Path, chang
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=words):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_run_is_identified_by_the_bytes_of_its_rows(world: Path) -> None:
+    prepared = prepare(recipe_of(world, stages=STAGES[:1]), world / "data")
+    file = STAGES[0]["data"]
+    assert prepared.hashes == {file: hashlib.sha256((world / "data" / file).read_bytes()).hexdigest()}
 
 
 def test_a_run_of_an_earlier_version_is_recognized() -> None:
