@@ -503,7 +503,7 @@ def test_a_recipe_that_cannot_work_is_refused(world: Path, tmp_path: Path, chang
 
 def test_a_run_is_identified_by_the_bytes_of_its_rows(world: Path) -> None:
     prepared = prepare(recipe_of(world, stages=STAGES[:1]), world / "data")
-    file = STAGES[0]["data"]
+    file = str(STAGES[0]["data"])
     assert prepared.hashes == {file: hashlib.sha256((world / "data" / file).read_bytes()).hexdigest()}
 
 
