@@ -35,7 +35,7 @@ help:
 	@echo "make package       build wheel and sdist in dist/ and check them (CHIRON_REPOSITORY=URL makes the links of README absolute)"
 	@echo "make ablation      all variants of stage 3 and of the search, over three seeds"
 	@echo "make bench         the benchmarks of bench/README.md"
-	@echo "make setup         create $(VENV) with everything"
+	@echo "make setup         create $(VENV) with what lint and tests need"
 
 $(VENV)/core.stamp: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (once; under a minute where packages are near)"
