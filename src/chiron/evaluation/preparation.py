@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.cases.reader import AnswerPool, read_textbook
+from chiron.client.call import RoleModel
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.claims import ClaimChecker, note_unreferenced, read_references
@@ -136,19 +137,17 @@ def evaluation_of(
 
     roles = Roles.of(config, answers=answers, measured=(model, chosen.max_tokens.model or protocol.max_tokens), need_keys=need_keys)
     samples, temperature = chosen.seeds, _temperature_of(chosen, control)
-    max_images = chosen.most_images(model)
     judge = roles.get("judge") if protocol.judged else None
     judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
     known = _references(loaded, protocol, references, chosen)
     checkers = [ClaimChecker(checker, prompts, known) for checker in roles.all("checker")]
-    asked = roles.one("model")
     asker = ItemRunner(
-        model=asked,
+        model=roles.one("model"),
         protocol=protocol,
         prompts=prompts,
         temperature=temperature,
         image_side=chosen.image_side,
-        max_images=max_images,
+        max_images=chosen.most_images(model),
         family=chosen.family,
         pictures=roles.pictures,
         blank=run / "images" / "blank",
@@ -156,29 +155,12 @@ def evaluation_of(
         extra_scores=tuple(extra_scores(roles, chosen, protocol, prompts)),
         checkers=checkers,
     )
-    identity = {
-        "model": [asked.identity, asked.max_tokens],
-        "protocol": protocol.name,
-        "prompts": protocol.prompt_hashes(prompts),
-        "temperature": temperature,
-        "image_side": chosen.image_side,
-        "max_images": max_images,
-        "seed": chosen.seed,
-        "judge": None if judge is None else identity_of(judge),
-    }
     if samples > 1 and temperature > 0 and chosen.temperature is None:
         note = f"{samples} samples are drawn at temperature {temperature:g}; choose another one with --temperature"
         loaded = [replace(b, notes=(*b.notes, note)) if n == 0 else b for n, b in enumerate(loaded)]
-    settings = {
-        "judge": None if judge is None else judge.name,
-        "columns_by": dict(config.named()) | _lists(chosen, prompts),
-        "family": None if chosen.family is None else str(chosen.family),
-        "seed": chosen.seed,
-        "control": str(control),
-    }
     return Evaluation(
         directory=WorkDirectory(run),
-        identity=identity,
+        identity=_identity_of(asker, chosen.seed, judge),
         about={"model": model, "configuration": config.model_dump(mode="json")},
         endpoints=roles.endpoints,
         budget_usd=chosen.budget_usd,
@@ -189,8 +171,28 @@ def evaluation_of(
         samples=samples,
         seed=chosen.seed,
         limit=chosen.limit,
-        settings=settings,
+        settings={
+            "judge": None if judge is None else judge.name,
+            "columns_by": dict(config.named()) | _lists(chosen, prompts),
+            "family": None if chosen.family is None else str(chosen.family),
+            "seed": chosen.seed,
+            "control": str(control),
+        },
     )
+
+
+def _identity_of(asker: ItemRunner, seed: int, judge: RoleModel | None) -> dict[str, Any]:
+    """Return what a later run in the same directory must have in common."""
+    return {
+        "model": [asker.model.identity, asker.model.max_tokens],
+        "protocol": asker.protocol.name,
+        "prompts": asker.protocol.prompt_hashes(asker.prompts),
+        "temperature": asker.temperature,
+        "image_side": asker.image_side,
+        "max_images": asker.max_images,
+        "seed": seed,
+        "judge": None if judge is None else identity_of(judge),
+    }
 
 
 def _temperature_of(chosen: EvaluationConfig, control: Control) -> float:
